@@ -1,0 +1,91 @@
+"""Random numbers that depend on (seed, sample, step, tag) and on nothing else.
+
+Every sample of a batch owns a stream, so its noise is the same alone, in a batch of eight, on
+another machine or after a restart. Numbers are drawn on the CPU and moved, so that a GPU run and a
+CPU run share them.
+"""
+
+__all__ = ["Rng", "mix64"]
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+
+
+def mix64(*words: int) -> int:
+    """Hash integers into 64 well-mixed bits.
+
+    Source: the finaliser of SplitMix64, Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195,
+    applied to each word in turn.
+    """
+    state = 0
+    for word in words:
+        state = (state + 0x9E3779B97F4A7C15 + (word & _MASK)) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state
+
+
+@final
+@dataclass(frozen=True)
+class Rng:
+    """One independent stream per sample.
+
+    Args:
+        seed: the seed of the run.
+        ids: one integer per sample of the batch; equal ids give equal noise.
+    """
+
+    seed: int
+    ids: tuple[int, ...]
+
+    def __init__(self, seed: int, ids: Sequence[int]) -> None:
+        object.__setattr__(self, "seed", int(seed))
+        object.__setattr__(self, "ids", tuple(int(i) for i in ids))
+
+    def _generator(self, sample: int, step: int, tag: int) -> torch.Generator:
+        return torch.Generator().manual_seed(mix64(self.seed, sample, step, tag))
+
+    def normal(
+        self,
+        shape: Sequence[int],
+        *,
+        step: int,
+        tag: int = 0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Draw standard normal noise; complex noise has `E|z|^2 = 1`.
+
+        Half precision is drawn in float32 and rounded, so that it shares the stream of float32.
+
+        Raises:
+            ValueError: the leading dimension is not one per id.
+        """
+        if len(shape) == 0 or shape[0] != len(self.ids):
+            raise ValueError(
+                f"noise of shape {tuple(shape)} was asked for with {len(self.ids)} sample ids; "
+                "the leading dimension must be one per id"
+            )
+        drawn = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+        noise = torch.empty(tuple(shape), dtype=drawn)
+        for index, sample in enumerate(self.ids):
+            row = torch.randn(shape[1:], generator=self._generator(sample, step, tag), dtype=drawn)
+            noise[index] = row
+        return noise.to(device=device, dtype=dtype, non_blocking=True)
+
+    def uniform(self, *, step: int, tag: int = 0) -> Tensor:
+        """Draw one float64 per sample, uniform in [0, 1), of shape `(len(ids),)`."""
+        words = [mix64(self.seed, sample, step, tag, 0x5EED) >> 11 for sample in self.ids]
+        return torch.tensor([math.ldexp(word, -53) for word in words], dtype=torch.float64)
+
+    def spawn(self, tag: int) -> "Rng":
+        """Return an independent generator for the same samples."""
+        return Rng(mix64(self.seed, tag, 0xF0E1), self.ids)
