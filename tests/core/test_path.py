@@ -16,7 +16,9 @@ PATHS = {
     "ve_geometric": Path.ve(378.0, 0.01, math.inf),
     "rectified": Path.rectified(),
     "tabulated": Path.tabulated(DDPM),
-    "zero_terminal_snr": Path.tabulated(np.cos(np.linspace(0.01, math.pi / 2, 50)) ** 2 * (1 - 1e-9)),
+    "zero_terminal_snr": Path.tabulated(
+        np.cos(np.linspace(0.01, math.pi / 2, 50)) ** 2 * (1 - 1e-9)
+    ),
 }
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 INSIDE = np.linspace(0.003, 0.997, 41)

@@ -1,0 +1,22 @@
+"""How to walk back from noise to data: grids, solvers, the plan that runs them, and randomness."""
+
+__all__ = [
+    "AbstractSolver",
+    "Ancestral",
+    "Multistep",
+    "Plan",
+    "Rng",
+    "Row",
+    "Step",
+    "check_grid",
+    "grid",
+    "sample",
+]
+
+from medsci.core.solve import grid
+from medsci.core.solve.ancestral import Ancestral
+from medsci.core.solve.grid import check_grid
+from medsci.core.solve.multistep import Multistep
+from medsci.core.solve.plan import AbstractSolver, Plan, Row, Step
+from medsci.core.solve.rng import Rng
+from medsci.core.solve.sample import sample

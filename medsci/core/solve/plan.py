@@ -1,0 +1,205 @@
+"""Plans: a solver written out as numbers, and the one loop that runs them.
+
+A solver does its mathematics once, on the host, in float64, and leaves a `Plan`: for every step a
+few Python floats. Running a plan is one network call and a few in-place additions per step. Nothing
+in the loop reads a tensor's value, so an accelerator is never waited for, and a plan has no state:
+threads may share it, and it may start or stop at any step.
+
+At step i, with the state x at time t:
+
+    x0 = denoise(x, t)                     then the hooks may edit x and x0
+    f  = f_x x + f_d x0                    put in front of the history, if the step keeps one
+    row = rows[k - 1]                      k = directions in the history, this one included
+    x  = x + sum_j corr_j f_j              the free corrector: the last step redone with the new f
+    x  = a x + b x0 + sum_j c_j f_j + z noise
+
+There is one row for every length of history, so the first steps, a start in the middle and a reset
+after a hook moved the state are the same code.
+"""
+
+__all__ = ["AbstractSolver", "DenoiseFn", "GradMode", "Plan", "Row", "Step"]
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol, final, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from medsci.core.process.path import Path
+from medsci.core.solve.rng import Rng
+from medsci.core.steer.hook import Hook, StepState
+
+DenoiseFn = Callable[..., Tensor]
+GradMode = Literal["none", "full", "checkpoint"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One update: `a x + b x0 + sum_j c_j f_j`, after `x += sum_j corr_j f_j`; newest f first."""
+
+    a: float
+    b: float
+    c: tuple[float, ...] = ()
+    corr: tuple[float, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """From time `t` to time `s`: a row per history length, the direction kept, the noise added."""
+
+    t: float
+    s: float
+    rows: tuple[Row, ...]
+    f: tuple[float, float] | None = None
+    z: float = 0.0
+
+
+@runtime_checkable
+class AbstractSolver(Protocol):
+    """Anything that turns a path and a grid into a plan."""
+
+    def plan(self, path: Path, grid: np.ndarray) -> "Plan":
+        """Return the coefficients of every step of the grid."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps of a walk from noise to data.
+
+    Args:
+        steps: coefficients, first step first.
+        history: directions kept at the same time; 0 needs x and x0 only.
+        nfe: network evaluations of a full run.
+    """
+
+    steps: tuple[Step, ...]
+    history: int
+    nfe: int
+
+    def run(
+        self,
+        denoise: DenoiseFn,
+        x: Shaped[Tensor, " b *d"],
+        *,
+        rng: Rng | None = None,
+        hooks: Sequence[Hook] = (),
+        cond: Mapping[str, Any] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        grad: GradMode = "none",
+    ) -> Shaped[Tensor, " b *d"]:
+        """Walk the state from step `start` up to step `stop`, and return it; `x` is left as it is.
+
+        Args:
+            denoise: `denoise(x, t, **cond) -> x0`. It must return a new tensor or one that shares
+                memory with `x`, not a buffer of its own that the next call overwrites.
+            x: the state at the time of step `start`, real or complex, of any shape.
+            rng: one stream per sample; needed only if a step adds noise.
+            hooks: edit the state at three points of every step, in this order.
+            cond: keyword arguments of every denoiser call.
+            start: first step to take.
+            stop: step before which to halt; the end if left out.
+            grad: `none` works in place without autograd; `full` is differentiable;
+                `checkpoint` is too, and keeps one state per step instead of the network's graph.
+
+        Raises:
+            ValueError: the step range is not inside the plan, or noise is needed without `rng`.
+        """
+        stop = len(self.steps) if stop is None else stop
+        if not 0 <= start <= stop <= len(self.steps):
+            raise ValueError(
+                f"steps {start} to {stop} were asked of a plan of {len(self.steps)}; "
+                "give 0 <= start <= stop <= len(plan.steps)"
+            )
+        if rng is None and any(step.z for step in self.steps[start:stop]):
+            raise ValueError("this plan adds noise; pass rng=Rng(seed, ids)")
+        if grad not in ("none", "full", "checkpoint"):
+            raise ValueError(f"grad={grad!r} came; choose none, full or checkpoint")
+        call = partial(denoise, **cond) if cond else denoise
+        if grad == "checkpoint":
+            call = partial(checkpoint, call, use_reentrant=False)
+        state = StepState(n=len(self.steps), cond=cond or {}, rng=rng) if hooks else None
+        span = range(start, stop)
+        if grad != "none":
+            return self._walk(call, x, span, rng=rng, hooks=hooks, state=state, inplace=False)
+        with torch.no_grad():
+            return self._walk(call, x.clone(), span, rng=rng, hooks=hooks, state=state)
+
+    def _walk(  # noqa: C901 - five lines of mathematics; splitting them costs a call each
+        self,
+        call: DenoiseFn,
+        x: Tensor,
+        span: range,
+        *,
+        rng: Rng | None,
+        hooks: Sequence[Hook],
+        state: StepState | None,
+        inplace: bool = True,
+    ) -> Tensor:
+        scale, add = (Tensor.mul_, Tensor.add_) if inplace else (torch.mul, torch.add)
+        history: deque[Tensor] = deque(maxlen=self.history)
+        before, denoised = [hook.before for hook in hooks], [hook.denoised for hook in hooks]
+        after = [hook.after for hook in hooks]
+        for i in span:
+            step = self.steps[i]
+            if state is not None:
+                state.i, state.t, state.s, state.x = i, step.t, step.s, x
+                x = _visit(before, state, x)
+            x0 = call(x, step.t)
+            if inplace:
+                x0 = _own(x0, x)
+            if state is not None:
+                state.x0 = x0
+                x = _visit(denoised, state, x)
+                x0 = _own(state.x0, x) if inplace else state.x0
+                if state.reset:
+                    history.clear()
+                    state.reset = False
+            if step.f is None:
+                row = step.rows[0]
+            else:
+                f_x, f_d = step.f
+                keep = x0 if f_x == 0.0 and f_d == 1.0 else torch.mul(x, f_x).add_(x0, alpha=f_d)
+                history.appendleft(keep)
+                row = step.rows[min(len(history), len(step.rows)) - 1]
+                for weight, f in zip(row.corr, history, strict=False):
+                    x = add(x, f, alpha=weight)
+            x = scale(x, row.a)
+            if row.b:
+                x = add(x, x0, alpha=row.b)
+            for weight, f in zip(row.c, history, strict=False):
+                if weight:
+                    x = add(x, f, alpha=weight)
+            if step.z and rng is not None:
+                noise = rng.normal(x.shape, step=i, dtype=x.dtype, device=x.device)
+                x = add(x, noise, alpha=step.z)
+            if state is not None:
+                state.x = x
+                x = _visit(after, state, x)
+        return x
+
+
+def _own(x0: Tensor, x: Tensor) -> Tensor:
+    """Return x0, copied if it lives in the memory of x, which is about to be overwritten."""
+    if x0.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
+        return x0.clone()
+    return x0
+
+
+def _visit(calls: Sequence[Callable[[StepState], None]], state: StepState, x: Tensor) -> Tensor:
+    """Call the hooks and return the state tensor; one that a hook brought along is copied."""
+    for call in calls:
+        call(state)
+    if state.x is not x:
+        state.x = state.x.clone()
+    return state.x
