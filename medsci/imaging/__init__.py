@@ -1,0 +1,64 @@
+"""Images and k-space as files and in memory: `Volume`, NIfTI, k-space HDF5, atomic writing.
+
+Names are imported when they are first used, so that a command line that only prints its help
+loads neither nibabel nor h5py.
+"""
+
+__all__ = [
+    "GeometryWarning",
+    "KSpace",
+    "Volume",
+    "as_volume",
+    "atomic_path",
+    "fallback_affine",
+    "mid_planes",
+    "read_kspace",
+    "read_nifti",
+    "return_kind",
+    "to_nibabel",
+    "write_json",
+    "write_kspace",
+    "write_nifti",
+    "write_text",
+]
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medsci.imaging.atomic import atomic_path, write_json, write_text
+    from medsci.imaging.convert import as_volume, return_kind
+    from medsci.imaging.display import mid_planes
+    from medsci.imaging.geometry import fallback_affine
+    from medsci.imaging.kspace import KSpace
+    from medsci.imaging.kspace_file import read_kspace, write_kspace
+    from medsci.imaging.nifti import read_nifti, to_nibabel, write_nifti
+    from medsci.imaging.volume import GeometryWarning, Volume
+
+_HOME = {
+    "GeometryWarning": "volume",
+    "KSpace": "kspace",
+    "Volume": "volume",
+    "as_volume": "convert",
+    "atomic_path": "atomic",
+    "fallback_affine": "geometry",
+    "mid_planes": "display",
+    "read_kspace": "kspace_file",
+    "read_nifti": "nifti",
+    "return_kind": "convert",
+    "to_nibabel": "nifti",
+    "write_json": "atomic",
+    "write_kspace": "kspace_file",
+    "write_nifti": "nifti",
+    "write_text": "atomic",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__])
