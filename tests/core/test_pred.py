@@ -66,5 +66,5 @@ def test_v_at_unit_data_is_minus_edm() -> None:
 
 
 def test_unknown_prediction_is_named() -> None:
-    with pytest.raises(Exception, match="velocity|Literal|type"):
+    with pytest.raises(Exception, match=r"velocity|Literal|type"):
         row("velocity", 0.6, 0.8)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Time = TypeVar("Time", float, np.ndarray, Tensor)
+Time = TypeVar("Time", float, np.ndarray, Tensor, float | Tensor)
 
 
 def _namespace(t: Any) -> ModuleType:
@@ -53,8 +53,7 @@ class Path(ABC):
 
     def angle(self, t: Time) -> Time:
         """Return `atan2(sigma, alpha)`, in `[0, pi / 2]` and finite at both ends."""
-        xp = _namespace(t)
-        arctan2 = xp.atan2 if xp is torch else np.arctan2
+        arctan2: Any = torch.atan2 if isinstance(t, Tensor) else np.arctan2
         return arctan2(self.sigma(t), self.alpha(t))
 
     def log_snr(self, t: Time) -> Time:

@@ -1,0 +1,81 @@
+"""2D U-Net behind a space-to-depth stem, on MONAI's diffusion U-Net."""
+
+__all__ = ["UNet2d", "build_network"]
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medsci.nets.config import UNet2dConfig
+
+
+@final
+class UNet2d(nn.Module):
+    """Predict a field of the size of the image, whatever that size is.
+
+    The image is padded to a multiple of `config.multiple` by reflection (by replication where the
+    image is smaller than the padding), unfolded into `stem_factor^2` times the channels, run
+    through the U-Net, folded back and cropped. The last convolution starts at zero, so an
+    untrained network returns zero.
+
+    MONAI's middle block always has attention; it runs on `scaled_dot_product_attention` here,
+    whose memory grows with the number of positions rather than with its square.
+
+    Source: space to depth after Shi et al. 2016, arXiv:1609.05158; U-Net of Ho et al. 2020,
+    arXiv:2006.11239, app. B, as implemented by MONAI.
+    """
+
+    def __init__(self, config: UNet2dConfig) -> None:
+        super().__init__()
+        from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+
+        fold = config.stem_factor**2
+        levels = range(len(config.channels))
+        self.config = config
+        self.unet = DiffusionModelUNet(
+            spatial_dims=2,
+            in_channels=config.in_channels * fold,
+            out_channels=config.out_channels * fold,
+            num_res_blocks=config.res_blocks,
+            channels=config.channels,
+            attention_levels=tuple(level in config.attention_levels for level in levels),
+            norm_num_groups=config.norm_groups,
+            num_head_channels=tuple(config.head_channels for _ in levels),
+            use_flash_attention=True,
+        )
+
+    def forward(
+        self, x: Float[Tensor, "b c_in h w"], code: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b c_out h w"]:
+        """Return the prediction for states `x`; `code` tells the time, on a scale of 0 to 1000."""
+        height, width = x.shape[-2:]
+        padded = _pad_to_multiple(x, self.config.multiple)
+        folded = functional.pixel_unshuffle(padded, self.config.stem_factor)
+        folded = folded.contiguous(memory_format=torch.channels_last)
+        out = functional.pixel_shuffle(self.unet(folded, code), self.config.stem_factor)
+        return out[..., :height, :width]
+
+
+def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    below, right = (-size % multiple for size in x.shape[-2:])
+    if not (below or right):
+        return x
+    mode = "reflect" if below < x.shape[-2] and right < x.shape[-1] else "replicate"
+    return functional.pad(x, (0, right, 0, below), mode=mode)
+
+
+def build_network(config: UNet2dConfig, *, seed: int = 0) -> nn.Module:
+    """Build the network that `config` describes, with weights drawn from `seed`.
+
+    The global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # of the CPU alone, unlike torch.manual_seed
+        network = UNet2d(config)
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
