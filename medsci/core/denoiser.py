@@ -9,7 +9,7 @@ time and in which number format it runs are settled here.
 __all__ = ["Denoiser", "Slicewise", "TimeCode"]
 
 import math
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -140,7 +140,7 @@ class Slicewise(nn.Module):
         if chunk < 1:
             raise ValueError(f"chunk={chunk} came; give the number of samples per network call")
         self.denoiser = denoiser
-        self.path = denoiser.path
+        self.path = cast(Path, denoiser.path)
         self.chunk = chunk
 
     def forward(self, x: Tensor, t: float, **cond: Any) -> Tensor:

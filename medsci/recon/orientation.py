@@ -3,11 +3,12 @@
 __all__ = ["Oriented", "View", "prior_view"]
 
 from dataclasses import dataclass
-from typing import final
+from typing import cast, final
 
 from nibabel.orientations import aff2axcodes
 from torch import Tensor, nn
 
+from medsci.core import Path
 from medsci.imaging import KSpace
 
 
@@ -46,7 +47,7 @@ class Oriented(nn.Module):
     def __init__(self, denoiser: nn.Module, view: View) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.path = denoiser.path
+        self.path = cast(Path, denoiser.path)
         self.view = view
 
     def forward(self, x: Tensor, t: float) -> Tensor:

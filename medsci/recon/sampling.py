@@ -55,7 +55,7 @@ def default_settings(
         noise_variance: mean `|noise|^2` of a k-space sample, in units of the prior.
         slice_spacing_mm: distance between slice centres.
     """
-    steps, n_cg = (30, 12) if acceleration < 6.0 else (40, 20)
+    steps, n_cg = (25, 8) if acceleration < 6.0 else (40, 12)
     return Dds3dSettings(
         n_steps=steps,
         prox_noise=0.2 * noise_variance,

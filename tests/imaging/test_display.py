@@ -53,7 +53,7 @@ def pictures(text):
 
 
 def test_html_holds_three_pictures_of_the_right_proportion():
-    volume = dataclasses.replace(marked("R"), path=Path("/home/somebody/<b>.nii"))
+    volume = dataclasses.replace(marked("R"), path=Path("/data/somebody/<b>.nii"))
     text = volume._repr_html_()
     drawn = pictures(text)
     assert len(drawn) == 3

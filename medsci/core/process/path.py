@@ -276,6 +276,10 @@ class Tabulated(Path):
         """Return the interpolated angle."""
         angles, slopes = self._nodes
         n = len(angles) - 1
+        position: Any
+        cell: Any
+        value: Any
+        slope: Any
         if isinstance(t, Tensor):
             position = t.to(torch.float64) * n
             cell = position.floor().clamp(0, n - 1).long()
