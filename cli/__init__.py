@@ -1,0 +1,1 @@
+"""The command line: argument parsing only, one call into a pipeline each."""

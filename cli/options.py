@@ -1,0 +1,45 @@
+"""Options that several commands share, each spelled and explained once."""
+
+__all__ = [
+    "Device",
+    "Json",
+    "Output",
+    "Overwrite",
+    "Quiet",
+    "Seed",
+    "SkipExisting",
+    "Threads",
+    "Verbose",
+]
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+Output: TypeAlias = Annotated[
+    Path, typer.Option("--output", "-o", help="Where to write the result.", show_default=False)
+]
+Seed: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=0, help="The only source of randomness. Drawn if omitted, always recorded."),
+]
+Device: TypeAlias = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:n. Asked for but absent is an error.")
+]
+Threads: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads. Default: torch's own choice.")
+]
+Overwrite: TypeAlias = Annotated[
+    bool, typer.Option("--overwrite", help="Replace outputs that exist already.")
+]
+SkipExisting: TypeAlias = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave cases alone whose output exists already.")
+]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose: TypeAlias = Annotated[
+    int, typer.Option("--verbose", "-v", count=True, help="More messages; -vv adds tracebacks.")
+]
+Json: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per case on stdout.")
+]

@@ -1,0 +1,1 @@
+"""PDE systems."""

@@ -1,0 +1,225 @@
+"""Undersampled k-space in, a reconstructed volume with its uncertainty and a report out."""
+
+__all__ = ["Prior", "ReconJob", "load_prior", "recon_mri", "recon_mri_cases"]
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, final
+
+from medsci.errors import ExitCode, UsageError
+from medsci.pipelines import Progress
+from medsci.pipelines.cases import Case, CaseReport, find_cases, run_cases, stem_of
+from medsci.pipelines.device import choose_device, warn_if_busy
+from medsci.pipelines.outputs import Existing, check_outputs, existing_file
+from medsci.pipelines.run import Option, Run, sidecar_of
+from medsci.recon.settings import ReconSettings
+
+_log = logging.getLogger(__name__)
+_NIFTI = (".nii.gz", ".nii")
+
+
+@final
+@dataclass(frozen=True)
+class ReconJob:
+    """How to reconstruct and what to write; the same for every case of a batch.
+
+    Attributes:
+        settings: see `ReconSettings`; its device may be `auto` here.
+        prior: name or folder of a stored denoiser.
+        report: HTML file to write; in a batch a folder that receives one for each case.
+        std: uncertainty map to write; `OUT_std.nii.gz` beside the output if None and more than one
+            sample is drawn.
+        reference: fully sampled truth to compare with; the one in the k-space file if None.
+        existing: what to do about an output that is there.
+        timings: record wall time in the sidecar, which then differs from run to run.
+    """
+
+    settings: ReconSettings = field(default_factory=ReconSettings)
+    prior: str = "brain-t1-2d"
+    report: Path | None = None
+    std: Path | None = None
+    reference: Path | None = None
+    existing: Existing = "refuse"
+    timings: bool = False
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """A denoiser ready to run, with the name, hash and training data that a record needs."""
+
+    name: str
+    sha256: str
+    data: str
+    denoiser: Any
+
+
+def load_prior(name: str, *, settings: ReconSettings) -> Prior:
+    """Load a stored denoiser onto the device of the settings.
+
+    Raises:
+        WeightsError: there is none of that name, or its weights are not the recorded ones.
+    """
+    from medsci.models import load_denoiser, verify_model
+
+    info = verify_model(name)
+    denoiser = load_denoiser(name, device=settings.device, precision=settings.precision)
+    return Prior(info.name, info.config.sha256, info.config.data, denoiser)
+
+
+def recon_mri(
+    input: str | Path,
+    output: str | Path,
+    *,
+    job: ReconJob | None = None,
+    prior: Prior | None = None,
+    progress: Progress | None = None,
+) -> CaseReport:
+    """Reconstruct one k-space file and write volume, uncertainty, sidecar and report.
+
+    Nothing is computed before all outputs are known to be writable names, and nothing appears
+    under its final name before all is computed. Equal jobs give equal bytes in every file.
+
+    Args:
+        input: k-space HDF5, ours or fastMRI's.
+        output: the reconstruction, `.nii.gz` or `.nii`, float32, in the grid of the acquisition.
+        job: see `ReconJob`.
+        prior: an already loaded prior, which `job.prior` then only names.
+        progress: called as `progress(done, total, text)`.
+
+    Raises:
+        InvalidInputError: the input, or the reference, is not what it should be.
+        UsageError: options contradict each other, or the device is absent.
+        OutputExistsError: an output exists and is not to be replaced.
+        WeightsError: the prior is missing or damaged.
+    """
+    start = time.perf_counter()
+    job = ReconJob() if job is None else job
+    source = existing_file(input)
+    files = _files(job, Path(output))
+    inputs = [source, *([] if job.reference is None else [existing_file(job.reference)])]
+    if not check_outputs(list(files.values()), inputs=inputs, existing=job.existing):
+        return CaseReport(source.name, "skipped", outputs=files)
+    job = _resolved(job)
+
+    from medsci.imaging import read_kspace
+    from medsci.pipelines.recon_results import measure, on_grid, write_results
+    from medsci.recon import posterior
+
+    kspace = read_kspace(source)
+    reference = None if job.reference is None else on_grid(job.reference, kspace)
+    prior = load_prior(job.prior, settings=job.settings) if prior is None else prior
+    warn_if_busy()
+    drawn = posterior(kspace, prior.denoiser, settings=job.settings, progress=progress)
+    outcome = measure(drawn, kspace, reference=reference, prior_seen=prior.data)
+    seconds = time.perf_counter() - start
+    write_results(
+        outcome,
+        files,
+        run=_run(job, source, files["reconstruction"], prior=prior),
+        overwrite=job.existing != "refuse",
+        timings={"Seconds": round(seconds, 3)} if job.timings else None,
+    )
+    _log.info("wrote %s%s", files["reconstruction"], outcome.in_words())
+    if "report" in files:
+        _log.info("report: %s", files["report"])
+    result = outcome.as_dict()
+    return CaseReport(source.name, "done", outputs=files, result=result, seconds=seconds)
+
+
+def recon_mri_cases(
+    source: str | Path,
+    output: str | Path,
+    *,
+    job: ReconJob,
+    tell: Callable[[CaseReport], None],
+    progress: Progress | None = None,
+) -> ExitCode:
+    """Reconstruct a file, or every k-space file of a folder or glob, with one loaded prior.
+
+    In a batch the outputs of all cases are checked before the first starts, `output` is a folder,
+    a case that fails is told about and the others go on.
+
+    Returns:
+        DONE, or SOME_CASES_FAILED.
+    """
+    cases, batch = find_cases(source, Path(output), patterns=("*.h5", "*.hdf5"), suffix=".nii.gz")
+    if not batch:
+        return run_cases(
+            cases,
+            lambda case: recon_mri(case.input, case.output, job=job, progress=progress),
+            batch=False,
+            tell=tell,
+        )
+    if job.std is not None or job.reference is not None:
+        raise UsageError(
+            "--std and --reference name one file, but the input stands for many; leave them out"
+        )
+    jobs = {case: _job_of(job, case) for case in cases}
+    planned = [path for case in cases for path in _files(jobs[case], case.output).values()]
+    if job.existing == "refuse":
+        check_outputs(planned, inputs=[case.input for case in cases], existing="refuse")
+    settings = _resolved(job).settings
+    prior = load_prior(job.prior, settings=settings)
+
+    def work(case: Case) -> CaseReport:
+        return recon_mri(case.input, case.output, job=jobs[case], prior=prior, progress=progress)
+
+    return run_cases(cases, work, batch=True, tell=tell)
+
+
+def _resolved(job: ReconJob) -> ReconJob:
+    """Replace every `auto` by what it means on this machine, so that the record says it."""
+    device = choose_device(job.settings.device)
+    from medsci.core.precision import resolve_precision
+
+    dtype = resolve_precision(job.settings.precision, device)
+    precision: Literal["float32", "bfloat16"]
+    precision = "bfloat16" if str(dtype) == "torch.bfloat16" else "float32"
+    settings = dataclasses.replace(job.settings, device=device, precision=precision)
+    return dataclasses.replace(job, settings=settings)
+
+
+def _job_of(job: ReconJob, case: Case) -> ReconJob:
+    if job.report is None:
+        return job
+    return dataclasses.replace(job, report=job.report / f"{stem_of(case.input)}.html")
+
+
+def _files(job: ReconJob, output: Path) -> dict[str, Path]:
+    """Name every file of a case, the reconstruction last."""
+    suffix = next((end for end in _NIFTI if output.name.endswith(end)), None)
+    if suffix is None:
+        raise UsageError(
+            f"the output is {output.name}; a reconstruction is written as NIfTI, name it *.nii.gz"
+        )
+    if job.std is not None and job.settings.n_samples < 2:
+        raise UsageError("--std needs at least --samples 2; one sample has no spread")
+    std = job.std
+    if std is None and job.settings.n_samples > 1:
+        std = output.with_name(f"{output.name.removesuffix(suffix)}_std{suffix}")
+    found = {"std": std, "report": job.report, "sidecar": sidecar_of(output)}
+    return {kind: path for kind, path in found.items() if path} | {"reconstruction": output}
+
+
+def _run(job: ReconJob, source: Path, output: Path, *, prior: Prior) -> Run:
+    settings = job.settings
+    options: dict[str, Option] = {
+        "prior": prior.name,
+        "samples": settings.n_samples,
+        "steps": settings.n_steps,
+        "cg": settings.n_cg,
+        "maps": settings.maps,
+        "device": settings.device,
+        "precision": settings.precision,
+        "chunk": settings.chunk,
+        "reference": job.reference,
+        "report": job.report,
+        "std": job.std,
+    }
+    model = {"Name": prior.name, "Sha256": prior.sha256}
+    return Run(("recon", "mri"), source, output, settings.seed, settings.device, options, model)

@@ -1,0 +1,224 @@
+"""What a reconstruction amounts to: numbers against the truth, files, and the page of both."""
+
+__all__ = [
+    "Outcome",
+    "compare",
+    "mask_of",
+    "measure",
+    "metrics_of",
+    "on_grid",
+    "report_of",
+    "write_results",
+]
+
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Bool
+
+from medsci.errors import InvalidInputError
+from medsci.imaging import KSpace, Volume, read_nifti, write_json, write_nifti
+from medsci.metrics import head_mask
+from medsci.pipelines.outputs import staged
+from medsci.pipelines.run import Run
+from medsci.recon import Posterior
+from medsci.report import ReconImages, Report, Score, recon_report, recon_score, write_report
+
+_log = logging.getLogger(__name__)
+_LABELS = {  # the report's names for what the reconstruction says about itself
+    "samples": "n_samples",
+    "steps": "n_steps",
+    "cg_steps": "cg_iterations",
+    "coils": "n_coils",
+    "slices": "n_slices",
+    "acceleration": "effective_acceleration",
+}
+_TOLERANCE_VOXELS = 1e-3
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A reconstruction with everything known about it.
+
+    Attributes:
+        posterior: the volumes and how they were made.
+        images: the same volumes as the report wants them, truth and mask included.
+        scores: against the truth; empty where none is known.
+        acceleration: nominal where the file states it, else effective.
+        sampling: lines acquired and in full.
+        prior_seen: what the prior was trained on.
+    """
+
+    posterior: Posterior
+    images: ReconImages
+    scores: tuple[Score, ...]
+    acceleration: float
+    sampling: Mapping[str, Any]
+    prior_seen: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the numbers that a line of `--json` carries."""
+        return {
+            "metrics": metrics_of(self.scores),
+            "acceleration": self.acceleration,
+            "data_misfit": self.posterior.info.get("relative_data_misfit"),
+        }
+
+    def in_words(self) -> str:
+        """Give the comparison as the end of a sentence; empty without a truth."""
+        psnr = {score.method: score.psnr_db for score in self.scores}
+        ours, other = psnr.get("reconstruction"), psnr.get("zero-filled")
+        if ours is None or other is None:
+            return ""
+        return f", PSNR {ours:.2f} dB (zero-filled {other:.2f} dB)"
+
+
+def on_grid(path: Path, kspace: KSpace) -> Volume:
+    """Read a truth and cut it to the grid of an acquisition; nothing is resampled.
+
+    Raises:
+        InvalidInputError: the two grids differ by more than axis order, flips and a crop.
+    """
+    found = read_nifti(path)
+    grid = kspace.to_volume(np.zeros(kspace.image_shape, dtype=np.float32))
+    turned = found.to_orientation(grid.orientation)
+    offset = np.linalg.inv(turned.affine) @ grid.affine
+    first = np.rint(offset[:3, 3]).astype(int)
+    whole = np.eye(4)
+    whole[:3, 3] = first
+    inside = (first >= 0).all() and (first + grid.shape[:3] <= turned.shape[:3]).all()
+    if not inside or np.abs(offset - whole).max() > _TOLERANCE_VOXELS:
+        raise InvalidInputError(
+            f"the reference {path} ({found!r}) does not contain the grid of the acquisition "
+            f"({grid!r}); give the volume it was simulated from, or resample one of them"
+        )
+    for axis, start in enumerate(first.tolist()):
+        turned = turned.slab(axis, start, start + grid.shape[axis])
+    return grid.with_array(np.asarray(turned.array, dtype=np.float32))
+
+
+def measure(
+    drawn: Posterior, kspace: KSpace, *, reference: Volume | None = None, prior_seen: str = ""
+) -> Outcome:
+    """Compare a reconstruction, and the zero-filled image, with the truth where it is known."""
+    truth = drawn.reference if reference is None else reference
+    images = ReconImages(
+        reconstruction=drawn.mean,
+        std=drawn.std,
+        zero_filled=drawn.zero_filled,
+        reference=truth,
+        mask=None if truth is None else mask_of(truth),
+        slice_axis=kspace.axes[0],
+    )
+    misfit = drawn.info.get("relative_data_misfit")
+    scores = compare(images, {"zero-filled": drawn.zero_filled, "reconstruction": drawn.mean})
+    n_phase, n_lines = kspace.mask.size, int(kspace.mask.sum())
+    return Outcome(
+        posterior=drawn,
+        images=images,
+        scores=tuple(
+            dataclasses.replace(row, data_misfit=misfit) if row.ours else row for row in scores
+        ),
+        acceleration=float(kspace.attributes.get("acceleration", kspace.acceleration)),
+        sampling={
+            "n_lines": n_lines,
+            "n_phase": n_phase,
+            "n_centre_lines": len(kspace.center_lines),
+        },
+        prior_seen=prior_seen,
+    )
+
+
+def report_of(outcome: Outcome, *, provenance: Mapping[str, Any]) -> Report:
+    """Build the page of an outcome."""
+    info = {_LABELS.get(name, name): value for name, value in outcome.posterior.info.items()}
+    model = provenance.get("Model")
+    named = {"prior": model["Name"], "prior_sha256": model["Sha256"]} if model else {}
+    return recon_report(
+        outcome.images,
+        settings={"acceleration": outcome.acceleration, **outcome.sampling, **named, **info},
+        provenance=provenance,
+        scores=outcome.scores,
+        prior_seen=outcome.prior_seen,
+    )
+
+
+def write_results(
+    outcome: Outcome,
+    files: Mapping[str, Path],
+    *,
+    run: Run,
+    overwrite: bool = False,
+    timings: Mapping[str, float] | None = None,
+) -> None:
+    """Write volume, uncertainty, sidecar and report: all of them or none.
+
+    Args:
+        outcome: what to write.
+        files: kind (`std`, `report`, `sidecar`, `reconstruction`) -> final path.
+        run: the record of what was done.
+        overwrite: replace files that are there.
+        timings: wall times for the sidecar; they make two equal runs differ.
+    """
+    provenance = run.provenance() | ({} if timings is None else {"Timings": dict(timings)})
+    drawn = outcome.posterior
+    with staged(list(files.values()), overwrite=overwrite) as places:
+        place = {kind: places[path] for kind, path in files.items()}
+        if "std" in place and drawn.std is not None:
+            write_nifti(drawn.std, place["std"], dtype="float32", overwrite=True)
+        if "report" in place:
+            page = report_of(outcome, provenance=provenance)
+            write_report(page, place["report"], overwrite=True)
+        record = {
+            "Description": "Magnitude reconstructed from undersampled k-space",
+            "Sources": [run.input.name],
+            "ParallelReductionFactorInPlane": outcome.acceleration,
+            "Units": "arbitrary",
+            "Outputs": {kind: path.name for kind, path in files.items()},
+            "Reconstruction": drawn.info,
+            "Metrics": metrics_of(outcome.scores),
+            "MedsciProvenance": provenance,
+        }
+        write_json(place["sidecar"], record, overwrite=True)
+        write_nifti(drawn.mean, place["reconstruction"], dtype="float32", overwrite=True)
+
+
+def mask_of(truth: Volume) -> Bool[np.ndarray, "i j k"]:
+    """Find the head in a truth; where there is none, warn and take the whole image."""
+    try:
+        return head_mask(truth.array, spacing_mm=truth.spacing_mm)
+    except InvalidInputError as error:
+        _log.warning("no head mask (%s); the numbers are over the whole image", error)
+        return np.ones(truth.shape[:3], dtype=bool)
+
+
+def compare(images: ReconImages, volumes: Mapping[str, Volume | None]) -> tuple[Score, ...]:
+    """Score volumes by name against the truth of `images`; nothing where there is no truth."""
+    if images.reference is None:
+        return ()
+    named = {name: volume for name, volume in volumes.items() if volume is not None}
+    try:
+        return tuple(
+            recon_score(name, volume, images=images, mask=images.mask)
+            for name, volume in named.items()
+        )
+    except InvalidInputError as error:
+        _log.warning("the result was not compared with the truth: %s", error)
+        return ()
+
+
+def metrics_of(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
+    """Give PSNR (dB), SSIM and NRMSE inside the mask by method; JSON has no infinity, so no it."""
+    names = ("psnr_db", "ssim", "nrmse")
+    measured = {score.method: {n: getattr(score, n) for n in names} for score in scores}
+    return {
+        method: {n: v for n, v in row.items() if v is not None and math.isfinite(v)}
+        for method, row in measured.items()
+    }
