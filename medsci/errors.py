@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     WEIGHTS = 6
     OUTPUT_EXISTS = 7
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class MedsciError(Exception):

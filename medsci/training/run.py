@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
-from medsci.errors import InvalidInputError, MedsciError, OutputExistsError, UsageError
+from medsci.errors import ExitCode, InvalidInputError, MedsciError, OutputExistsError, UsageError
 from medsci.models.card import write_card
 from medsci.models.store import save_denoiser
 from medsci.training.build import build_source
@@ -29,7 +29,7 @@ CHECKPOINT, METRICS, RECIPE, MODEL = "last.ckpt", "metrics.csv", "recipe.json", 
 class TrainingTerminatedError(MedsciError):
     """The run was asked to end by SIGTERM; it has saved a checkpoint to resume from."""
 
-    exit_code = 143  # type: ignore[assignment]  # 128 + SIGTERM, as shells report it
+    exit_code = ExitCode.TERMINATED
 
 
 @final

@@ -16,7 +16,7 @@ def run(ema, values):
     for update, value in enumerate(values):
         model.weight.data.fill_(value)
         ema.update(average, model, update=update)
-    return float(average.weight)
+    return float(average.weight.detach())
 
 
 def test_a_constant_decay_is_a_geometric_series():
