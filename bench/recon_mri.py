@@ -71,14 +71,14 @@ def cranium_ct() -> Volume:
         raw = np.frombuffer(tar.extractfile(names["matrix.dat"]).read(), dtype=matrix["dtype"])
     hounsfield = raw.reshape(matrix["shape"]).astype(np.float32).transpose(2, 1, 0)[:, ::-1]
     soft = np.ascontiguousarray(np.clip(hounsfield + 1000.0, 0.0, 2200.0))
-    return Volume(soft, np.diag([0.957, 0.957, 1.5, 1.0])).slab(2, 50, 86)
+    return Volume(soft, np.diag([0.957, 0.957, 1.5, 1.0])).slab(2, 60, 72)
 
 
 def macaque() -> Volume:
     path = find_data("inia19-t1")
     if path is None:
         sys.exit("absent: inia19-t1 (apt install mricron-data)")
-    return read_nifti(path).slab(2, 50, 86)
+    return read_nifti(path).slab(2, 60, 72)
 
 
 SUBJECTS = {
