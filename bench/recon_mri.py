@@ -43,7 +43,7 @@ from medsci.recon import (
 CENTRE = {4: 0.08, 8: 0.04}
 SAMPLES = {4: 3, 8: 1}
 GRIDS = {
-    "SENSE-CG": (sense_cg, "ridge", (0.0003, 0.001, 0.003, 0.01, 0.03)),
+    "SENSE-CG": (sense_cg, "n_iter", (8, 12, 20, 30, 50)),
     "L1-wavelet": (l1_wavelet, "weight", (0.0005, 0.001, 0.002, 0.004, 0.008)),
     "TV 2D": (total_variation, "weight", (0.0005, 0.001, 0.002, 0.004, 0.008)),
 }

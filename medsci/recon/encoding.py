@@ -57,7 +57,7 @@ def encode(kspace: KSpace, *, maps: MapsMethod = "espirit", device: str = "cpu")
     phase = low_resolution_phase(data, sensitivities, mask)
     sensitivities = sensitivities * torch.polar(torch.ones_like(phase), phase)[:, None]
     op = CartesianMriOp(sensitivities, mask)
-    rough = sense_cg(data, op, n_iter=8)
+    rough = sense_cg(data, op, n_iter=8, ridge=1e-3)
     scale = float(torch.quantile(rough.abs().flatten(1), 0.99, dim=1).median())
     if not scale > 0.0:
         raise InvalidInputError(

@@ -76,14 +76,14 @@ class WaveletProx:
     def _shrink(self, image: Tensor) -> Tensor:
         import pywt
 
-        coarse, bands = image.numpy(), []
+        coarse, bands = image.cpu().numpy(), []
         for _ in range(self.level):
             coarse, details = pywt.dwt2(coarse, self.wavelet, mode="periodization")
             shrunk = (soft_threshold(torch.from_numpy(d), self.threshold) for d in details)
             bands.append(tuple(d.numpy() for d in shrunk))
         for details in reversed(bands):
             coarse = pywt.idwt2((coarse, details), self.wavelet, mode="periodization")
-        return torch.from_numpy(coarse)
+        return torch.from_numpy(coarse).to(image.device)
 
 
 @final
