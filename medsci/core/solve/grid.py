@@ -5,9 +5,21 @@ A grid is data, never a property of a path or a solver. Every function here is p
 of numbers means the same on every path.
 """
 
-__all__ = ["angle", "check_grid", "indices", "karras", "log_snr", "ratio", "uniform"]
+__all__ = [
+    "angle",
+    "check_grid",
+    "check_walkable",
+    "indices",
+    "karras",
+    "log_snr",
+    "neighbours",
+    "ratio",
+    "shifted",
+    "uniform",
+]
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -109,6 +121,50 @@ def angle(
     return _finish(times, sigma_max, sigma_min)
 
 
+def shifted(
+    path: Path,
+    n: int,
+    *,
+    shift: float,
+    sigma_max: float | None = None,
+    sigma_min: float | None = None,
+) -> np.ndarray:
+    """Return the `ratio` grid with every noise level multiplied by `shift`.
+
+    In the time r of the rectified flow this is `shift r / (1 + (shift - 1) r)`: larger images need
+    `shift > 1`, as the same noise hides less of them. The ends stay where they are.
+
+    Source: Esser et al. 2024, eq. 23, arXiv:2403.03206.
+    """
+    if not 0.0 < shift < math.inf:
+        raise ValueError(f"shift={shift} came; give a positive factor on the noise level")
+    high, low = _levels(path, sigma_max, sigma_min)
+    first, last = (h / (shift + h) if h < math.inf else 1.0 for h in (high, low))
+    r = np.linspace(first, last, _count(n) + 1)
+    times = path.time_at_angle(np.arctan2(shift * r, 1.0 - r))
+    return _finish(times, sigma_max, sigma_min)
+
+
+def neighbours(n_train: int, grid: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Return the table rows `(i, j)` between which every step of a grid goes; -1 is clean data.
+
+    Schedulers that find the next row by subtracting a stride miss it on grids that do not divide
+    the table; here it is read off the grid.
+
+    Raises:
+        ValueError: a time of the grid is not a row of the table.
+    """
+    places = np.asarray(grid, dtype=np.float64) * n_train
+    rows = np.round(places).astype(int)
+    if np.any(np.abs(places - rows) > 1e-6):
+        at = int(np.argmax(np.abs(places - rows) > 1e-6))
+        raise ValueError(
+            f"grid[{at}] = {float(grid[at])} is {places[at]:.3f} rows of a table of {n_train}; "
+            "use a grid from indices()"
+        )
+    return tuple((int(i) - 1, int(j) - 1) for i, j in pairwise(rows.tolist()))
+
+
 def indices(n_train: int, n: int, *, spacing: Spacing = "trailing") -> np.ndarray:
     """Return the times of `n` rows of a table with `n_train` rows, followed by clean data.
 
@@ -143,6 +199,50 @@ def check_grid(grid: np.ndarray) -> np.ndarray:
         ValueError: the grid is not one finite, strictly decreasing row of times in [0, 1]; the
             message names the first bad index.
     """
+    times = _times(grid)
+    rising = np.diff(times) >= 0.0
+    if rising.any():
+        at = int(np.argmax(rising))
+        raise ValueError(
+            f"grid[{at}] = {times[at]!r} is followed by grid[{at + 1}] = {times[at + 1]!r}; "
+            "times must decrease strictly, so remove the duplicate or reverse the grid"
+        )
+    return times
+
+
+def check_walkable(path: Path, grid: np.ndarray) -> np.ndarray:
+    """Return the grid as a float64 array after checking that a deterministic solver can walk it.
+
+    It may fall, from noise to data, or rise, for an inversion.
+
+    Raises:
+        ValueError: the grid is not strictly monotone, two of its times have the same noise level on
+            the path, or a point that is left has no noise.
+    """
+    times = _times(grid)
+    falls = bool(times[0] > times[-1])
+    if falls:
+        check_grid(times)
+    else:
+        check_grid(times[::-1])
+    sigma = path.sigma(times)
+    if np.any(sigma[:-1] <= 0.0):
+        at = int(np.argmax(sigma[:-1] <= 0.0))
+        action = "end the grid there" if falls else "start the inversion at a little noise"
+        raise ValueError(f"grid[{at}] = {times[at]} has no noise left; {action}")
+    change = np.diff(path.angle(times))
+    flat = (change >= 0.0) if falls else (change <= 0.0)
+    if flat.any():
+        at = int(np.argmax(flat))
+        raise ValueError(
+            f"grid[{at}] = {times[at]!r} and grid[{at + 1}] = {times[at + 1]!r} have the same "
+            f"noise level on {path!r}; take fewer steps or a grid made for this path"
+        )
+    return times
+
+
+def _times(grid: np.ndarray) -> np.ndarray:
+    """Return one row of finite times in [0, 1]."""
     times = np.ascontiguousarray(grid, dtype=np.float64)
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"a grid of shape {times.shape} came; give one row of at least two times")
@@ -151,13 +251,6 @@ def check_grid(grid: np.ndarray) -> np.ndarray:
         at = int(np.argmax(outside))
         raise ValueError(
             f"grid[{at}] = {times[at]} is not a time in [0, 1]; 0 is data and 1 is noise"
-        )
-    rising = np.diff(times) >= 0.0
-    if rising.any():
-        at = int(np.argmax(rising))
-        raise ValueError(
-            f"grid[{at}] = {times[at]!r} is followed by grid[{at + 1}] = {times[at + 1]!r}; "
-            "times must decrease strictly, so remove the duplicate or reverse the grid"
         )
     return times
 

@@ -9,12 +9,15 @@ At step i, with the state x at time t:
 
     x0 = denoise(x, t)                     then the hooks may edit x and x0
     f  = f_x x + f_d x0                    put in front of the history, if the step keeps one
+    f  = mix f + (1 - mix) f_1             with momentum: the average with the one before
     row = rows[k - 1]                      k = directions in the history, this one included
     x  = x + sum_j corr_j f_j              the free corrector: the last step redone with the new f
     x  = a x + b x0 + sum_j c_j f_j + z noise
 
 There is one row for every length of history, so the first steps, a start in the middle and a reset
-after a hook moved the state are the same code.
+after a hook moved the state are the same code. A stage of a Runge-Kutta rule is a step that drops
+its directions at the end. A step that does not evaluate carries the state to another time by
+`a x + z noise` and forgets the history: the way back up of a cycle.
 """
 
 __all__ = ["AbstractSolver", "DenoiseFn", "GradMode", "Plan", "Row", "Step"]
@@ -53,13 +56,29 @@ class Row:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """From time `t` to time `s`: a row per history length, the direction kept, the noise added."""
+    """From time `t` to time `s`.
+
+    Attributes:
+        t: time of the evaluation.
+        s: time at which the step ends; of a stage, that of the next evaluation.
+        rows: one update per length of history.
+        f: weights of x and x0 in the direction that is kept; None if none is.
+        z: standard deviation of the noise added.
+        mix: weight of the new direction in the moving average; 1 is no average.
+        stage: 0 at the first evaluation of a step of the grid, 1, 2 ... at the further ones.
+        drop: how many of the newest directions to forget at the end.
+        evaluate: whether the denoiser is called.
+    """
 
     t: float
     s: float
     rows: tuple[Row, ...]
     f: tuple[float, float] | None = None
     z: float = 0.0
+    mix: float = 1.0
+    stage: int = 0
+    drop: int = 0
+    evaluate: bool = True
 
 
 @runtime_checkable
@@ -135,7 +154,7 @@ class Plan:
         with torch.no_grad():
             return self._walk(call, x.clone(), span, rng=rng, hooks=hooks, state=state)
 
-    def _walk(  # noqa: C901 - five lines of mathematics; splitting them costs a call each
+    def _walk(
         self,
         call: DenoiseFn,
         x: Tensor,
@@ -154,38 +173,68 @@ class Plan:
             step = self.steps[i]
             if state is not None:
                 state.i, state.t, state.s, state.x = i, step.t, step.s, x
-                x = _visit(before, state, x)
-            x0 = call(x, step.t)
-            if inplace:
-                x0 = _own(x0, x)
-            if state is not None:
-                state.x0 = x0
-                x = _visit(denoised, state, x)
-                x0 = _own(state.x0, x) if inplace else state.x0
-                if state.reset:
-                    history.clear()
-                    state.reset = False
-            if step.f is None:
-                row = step.rows[0]
+            if not step.evaluate:
+                history.clear()
+                x = scale(x, step.rows[0].a)
             else:
-                f_x, f_d = step.f
-                keep = x0 if f_x == 0.0 and f_d == 1.0 else torch.mul(x, f_x).add_(x0, alpha=f_d)
-                history.appendleft(keep)
-                row = step.rows[min(len(history), len(step.rows)) - 1]
-                for weight, f in zip(row.corr, history, strict=False):
-                    x = add(x, f, alpha=weight)
-            x = scale(x, row.a)
-            if row.b:
-                x = add(x, x0, alpha=row.b)
-            for weight, f in zip(row.c, history, strict=False):
-                if weight:
-                    x = add(x, f, alpha=weight)
+                if state is not None:
+                    x = _visit(before, state, x)
+                x0 = call(x, step.t)
+                if inplace:
+                    x0 = _own(x0, x)
+                if state is not None:
+                    state.x0 = x0
+                    x = _visit(denoised, state, x)
+                    x0 = _own(state.x0, x) if inplace else state.x0
+                    if state.reset:
+                        history.clear()
+                        state.reset = False
+                x = self._advance(step, x, x0, history, scale=scale, add=add)
             if step.z and rng is not None:
                 noise = rng.normal(x.shape, step=i, dtype=x.dtype, device=x.device)
                 x = add(x, noise, alpha=step.z)
             if state is not None:
                 state.x = x
                 x = _visit(after, state, x)
+        return x
+
+    @staticmethod
+    def _advance(  # noqa: C901 - six lines of mathematics; splitting them costs a call each
+        step: Step,
+        x: Tensor,
+        x0: Tensor,
+        history: deque[Tensor],
+        *,
+        scale: Callable[..., Tensor],
+        add: Callable[..., Tensor],
+    ) -> Tensor:
+        """Return the state after the deterministic part of one step."""
+        if step.f is None:
+            row = step.rows[0]
+        else:
+            f_x, f_d = step.f
+            if f_x:
+                keep = torch.mul(x, f_x).add_(x0, alpha=f_d)
+            else:
+                keep = x0 if f_d == 1.0 else torch.mul(x0, f_d)
+            if step.mix != 1.0 and history:
+                keep = torch.lerp(history[0], keep, step.mix)
+            history.appendleft(keep)
+            k = len(history)
+            rows = step.rows
+            row = rows[k - 1] if k < len(rows) else rows[-1]
+            if row.corr:
+                for weight, f in zip(row.corr, history, strict=False):
+                    x = add(x, f, alpha=weight)
+        x = scale(x, row.a)
+        if row.b:
+            x = add(x, x0, alpha=row.b)
+        if row.c:
+            for weight, f in zip(row.c, history, strict=False):
+                if weight:
+                    x = add(x, f, alpha=weight)
+        for _ in range(min(step.drop, len(history))):
+            history.popleft()
         return x
 
 
