@@ -97,7 +97,8 @@ class Plan:
 
     Args:
         steps: coefficients, first step first.
-        history: directions kept at the same time; 0 needs x and x0 only.
+        history: directions a step looks at, its own included; 0 needs x and x0 only, and any
+            other plan as many further tensors as it looks back.
         nfe: network evaluations of a full run.
     """
 
@@ -165,8 +166,7 @@ class Plan:
         state: StepState | None,
         inplace: bool = True,
     ) -> Tensor:
-        scale, add = (Tensor.mul_, Tensor.add_) if inplace else (torch.mul, torch.add)
-        history: deque[Tensor] = deque(maxlen=self.history)
+        history: deque[Tensor] = deque()
         before, denoised = [hook.before for hook in hooks], [hook.denoised for hook in hooks]
         after = [hook.after for hook in hooks]
         for i in span:
@@ -175,7 +175,7 @@ class Plan:
                 state.i, state.t, state.s, state.x = i, step.t, step.s, x
             if not step.evaluate:
                 history.clear()
-                x = scale(x, step.rows[0].a)
+                x = x * step.rows[0].a
             else:
                 if state is not None:
                     x = _visit(before, state, x)
@@ -189,30 +189,30 @@ class Plan:
                     if state.reset:
                         history.clear()
                         state.reset = False
-                x = self._advance(step, x, x0, history, scale=scale, add=add)
+                x = self._advance(step, x, x0, history, inplace=inplace)
             if step.z and rng is not None:
                 noise = rng.normal(x.shape, step=i, dtype=x.dtype, device=x.device)
-                x = add(x, noise, alpha=step.z)
+                x = x.add_(noise, alpha=step.z)
             if state is not None:
                 state.x = x
                 x = _visit(after, state, x)
         return x
 
-    @staticmethod
-    def _advance(  # noqa: C901 - six lines of mathematics; splitting them costs a call each
-        step: Step,
-        x: Tensor,
-        x0: Tensor,
-        history: deque[Tensor],
-        *,
-        scale: Callable[..., Tensor],
-        add: Callable[..., Tensor],
+    def _advance(
+        self, step: Step, x: Tensor, x0: Tensor, history: deque[Tensor], *, inplace: bool
     ) -> Tensor:
         """Return the state after the deterministic part of one step."""
         if step.f is None:
             row = step.rows[0]
+            if inplace:
+                return x.mul_(row.a).add_(x0, alpha=row.b)
+            return torch.mul(x, row.a).add_(x0, alpha=row.b)
+        f_x, f_d = step.f
+        k, rows = len(history), step.rows
+        row = rows[k] if k < len(rows) else rows[-1]
+        if f_x and row.b and not row.corr:
+            x = self._swap(row, x, x0, history, f=step.f, inplace=inplace)
         else:
-            f_x, f_d = step.f
             if f_x:
                 keep = torch.mul(x, f_x).add_(x0, alpha=f_d)
             else:
@@ -220,22 +220,51 @@ class Plan:
             if step.mix != 1.0 and history:
                 keep = torch.lerp(history[0], keep, step.mix)
             history.appendleft(keep)
-            k = len(history)
-            rows = step.rows
-            row = rows[k - 1] if k < len(rows) else rows[-1]
-            if row.corr:
-                for weight, f in zip(row.corr, history, strict=False):
-                    x = add(x, f, alpha=weight)
-        x = scale(x, row.a)
-        if row.b:
-            x = add(x, x0, alpha=row.b)
-        if row.c:
-            for weight, f in zip(row.c, history, strict=False):
-                if weight:
-                    x = add(x, f, alpha=weight)
+            x = _update(row, x if inplace else x.clone(), x0, history)
+            if k + 1 == self.history:
+                history.pop()  # no row looks back that far
         for _ in range(min(step.drop, len(history))):
             history.popleft()
         return x
+
+    def _swap(
+        self,
+        row: Row,
+        x: Tensor,
+        x0: Tensor,
+        history: deque[Tensor],
+        *,
+        f: tuple[float, float],
+        inplace: bool,
+    ) -> Tensor:
+        """Update in the memory of the oldest direction, and keep the new one in that of x."""
+        scale = Tensor.mul_ if inplace else torch.mul
+        y = None
+        if history and len(history) + 1 == self.history:
+            oldest = history.pop()
+            if len(row.c) > len(history) + 1:
+                y = scale(oldest, row.c[len(history) + 1]).add_(x, alpha=row.a)
+        y = torch.mul(x, row.a) if y is None else y
+        y.add_(x0, alpha=row.b)
+        for weight, direction in zip(row.c[1:], history, strict=False):
+            y.add_(direction, alpha=weight)
+        if self.history > 1:
+            history.appendleft(scale(x, f[0]).add_(x0, alpha=f[1]))
+        return y
+
+
+def _update(row: Row, x: Tensor, x0: Tensor, history: Sequence[Tensor]) -> Tensor:
+    """Apply a row in place."""
+    if row.corr:
+        for weight, f in zip(row.corr, history, strict=False):
+            x.add_(f, alpha=weight)
+    x.mul_(row.a)
+    if row.b:
+        x.add_(x0, alpha=row.b)
+    for weight, f in zip(row.c, history, strict=False):
+        if weight:
+            x.add_(f, alpha=weight)
+    return x
 
 
 def _own(x0: Tensor, x: Tensor) -> Tensor:
