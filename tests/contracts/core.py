@@ -79,6 +79,20 @@ def gaussian16(path: Path, *, centred: bool = False) -> GaussianOracle:
     return GaussianOracle(path, mean * (0.0 if centred else 1.0), variances=variances)
 
 
+def mixture2(path: Path) -> GaussianMixtureOracle:
+    """Return the target M2: a 5 x 5 grid of modes of sd .05, scaled to unit variance.
+
+    The modes are 0.707 apart and 0.0353 wide, so half-way between two is 10 sd from either.
+    """
+    ticks = torch.arange(-2, 3, dtype=DOUBLE)
+    scale = math.sqrt(2.0 + 0.05**2)
+    means = torch.cartesian_prod(ticks, ticks) / scale
+    variances = torch.full((25, 2), (0.05 / scale) ** 2, dtype=DOUBLE)
+    return GaussianMixtureOracle(
+        path, torch.ones(25, dtype=DOUBLE), means=means, covariances=variances
+    )
+
+
 def mixture64(path: Path, *, seed: int = 0) -> GaussianMixtureOracle:
     """Return the target M64: 16 modes in 64 dimensions, each of rank 8 plus a floor of sd .02."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,5 +1,7 @@
 """Grids: what they are uniform in, where they start and end, and what is refused."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -130,3 +132,44 @@ def test_a_good_grid_is_returned_as_it_is():
 def test_no_steps():
     with pytest.raises(ValueError, match="at least one"):
         grid.uniform(0)
+
+
+def test_shifted_multiplies_the_noise_levels():
+    """In the time r of the rectified flow the shift is `s r / (1 + (s - 1) r)`."""
+    path = Path.rectified()
+    times = grid.shifted(path, 10, shift=3.0)
+    r = np.linspace(1.0, 0.0, 11)
+    np.testing.assert_allclose(times, 3.0 * r / (1.0 + 2.0 * r), atol=1e-12)
+    np.testing.assert_allclose(grid.shifted(path, 10, shift=1.0), grid.ratio(path, 10), atol=1e-12)
+
+
+def test_shifted_keeps_its_ends_on_any_path():
+    path = Path.ve()
+    times = grid.shifted(path, 7, shift=2.0, sigma_max=50.0, sigma_min=0.01)
+    levels = path.sigma(times)
+    assert levels[0] == pytest.approx(50.0)
+    assert levels[-1] == pytest.approx(0.01)
+    plain = path.sigma(grid.ratio(path, 7, sigma_max=50.0, sigma_min=0.01))
+    assert np.all(levels[1:-1] > plain[1:-1])  # more steps where the noise is strong
+    with pytest.raises(ValueError, match="positive factor"):
+        grid.shifted(path, 7, shift=0.0)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("n", [1, 3, 7, 50, 59, 1000])
+def test_neighbours_are_the_rows_of_the_grid(spacing, n):
+    """Every row is followed by the next one visited, and the last by clean data."""
+    times = grid.indices(1000, n, spacing=spacing)
+    table = grid.neighbours(1000, times)
+    assert len(table) == n
+    assert table[-1][1] == -1
+    assert all(left[1] == right[0] for left, right in pairwise(table))
+    assert all(0 <= j < i <= 999 or j == -1 for i, j in table)
+
+
+def test_a_stride_misses_the_neighbours():
+    """The control: stepping by 1000 // n, as some schedulers do, is not the table."""
+    table = grid.neighbours(1000, grid.indices(1000, 59))
+    assert any(i - j != 1000 // 59 for i, j in table[:-1])
+    with pytest.raises(ValueError, match=r"grid\[1\].* rows of a table of 1000"):
+        grid.neighbours(1000, np.array([1.0, 0.12345, 0.0]))

@@ -18,6 +18,7 @@ from medsci.core.learn import (
     Uniform,
 )
 from medsci.core.process.path import Path
+from medsci.core.process.shifted import Residual
 from medsci.core.solve.rng import Rng
 
 VARIANCE, TIME = 0.3, 0.4
@@ -181,3 +182,56 @@ def test_metrics_count_both_parts_of_complex_numbers():
 def test_independent_changes_nothing():
     x0, z = torch.randn(2, 3), torch.randn(2, 3)
     assert Independent()(x0, z, rng=Rng(0, range(2))) == (x0, z)
+
+
+class Level(nn.Module):
+    """A network that answers its condition, times a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x, code, *, level):
+        return self.weight * level[:, None].expand_as(x)
+
+
+def test_conditions_reach_the_network_and_the_coupling():
+    """Data equal to twice the condition: the weight becomes two, and with shuffled ones zero."""
+    seen = []
+
+    class Watch:
+        def __call__(self, x0, z, *, rng, cond=None):
+            seen.append(cond)
+            return x0, z
+
+    level = torch.randn(2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x0 = 2.0 * level[:, None].expand(-1, 3)
+
+    def fitted(cond):
+        denoiser = Denoiser(Level(), path=Path.rectified(), pred="x0", unit_input=False)
+        loss, _ = Regression(coupling=Watch())(
+            denoiser, x0, rng=Rng(0, range(2000)), step=0, cond={"level": cond}
+        )
+        loss.backward()  # quadratic in the weight: the minimum is -gradient / curvature
+        return -denoiser.net.weight.grad.item() / (2.0 * cond.square().mean().item())
+
+    assert fitted(level) == pytest.approx(2.0)
+    assert fitted(level.roll(1)) == pytest.approx(0.0, abs=0.2)
+    assert seen[0]["level"] is level
+
+
+def test_a_conditional_mean_enters_the_state():
+    """On a shifted path the states are centred on the mean that came as a condition."""
+    states = []
+
+    class Look(nn.Module):
+        def forward(self, x, code, *, mu):
+            states.append(x)
+            return x
+
+    path = Residual(sum_scale=1e-8)
+    denoiser = Denoiser(Look(), path=path, pred="x0", unit_input=False)
+    x0, mu = torch.zeros(4, 2), torch.ones(4, 2)
+    t = torch.tensor([0.0, 0.3, 0.7, 1.0])
+    Regression().at(denoiser, x0, t, rng=Rng(0, range(4)), step=0, cond={"mu": mu})
+    torch.testing.assert_close(states[0], path.shift(t)[:, None] * mu, atol=1e-3, rtol=0)

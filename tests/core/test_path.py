@@ -6,6 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from medsci.core.process.path import Path
+from medsci.core.process.shifted import Centred, MeanReverting, Residual, Shifted
 
 DDPM = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))
 PATHS = {
@@ -19,6 +20,15 @@ PATHS = {
     "zero_terminal_snr": Path.tabulated(
         np.cos(np.linspace(0.01, math.pi / 2, 50)) ** 2 * (1 - 1e-9)
     ),
+}
+PATHS |= {
+    "residual": Residual(),
+    "residual_constant_rates": Residual(1.0, decrease=0.0, increase=0.0),
+    "mean_reverting": MeanReverting(),
+    "mean_reverting_constant": MeanReverting(rate="constant"),
+    "mean_reverting_linear": MeanReverting(rate="linear"),
+    "shifted": Shifted(Path.tabulated(DDPM)),
+    "centred": Centred(Residual()),
 }
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 INSIDE = np.linspace(0.003, 0.997, 41)
@@ -44,7 +54,7 @@ def test_derived_functions_agree_with_alpha_and_sigma(path: Path) -> None:
 @every_path
 def test_float_array_and_tensor_agree(path: Path) -> None:
     tensor = torch.from_numpy(INSIDE)
-    for function in (path.alpha, path.sigma, path.angle, path.log_snr):
+    for function in (path.alpha, path.shift, path.sigma, path.angle, path.log_snr):
         array = function(INSIDE)
         assert_close(function(tensor), torch.from_numpy(array), rtol=1e-12, atol=1e-14)
         assert float(function(float(INSIDE[7]))) == pytest.approx(array[7], rel=1e-12)
@@ -100,6 +110,17 @@ def test_perturb_uses_one_time_per_sample() -> None:
     x_t = path.perturb(x0, torch.tensor([0.0, 1.0]), z)
     assert_close(x_t[0], x0[0])
     assert_close(x_t[1], z[1])
+
+
+def test_a_conditional_mean_is_added_and_never_forgotten() -> None:
+    x0, z, mu = torch.ones(2, 3), torch.full((2, 3), 5.0), torch.full((2, 3), -7.0)
+    t = torch.tensor([0.0, 0.3])
+    moved = Shifted(Path.rectified()).perturb(x0, t, z, mu=mu)
+    assert_close(moved, Path.rectified().perturb(x0, t, z) + t[:, None] * mu)
+    with pytest.raises(ValueError, match="pass mu="):
+        Shifted(Path.rectified()).perturb(x0, t, z)
+    assert [PATHS[n].shifted for n in ("residual", "mean_reverting", "shifted")] == [True] * 3
+    assert not any(PATHS[n].shifted for n in ("centred", "vp_linear", "tabulated"))
 
 
 def test_paths_are_values() -> None:

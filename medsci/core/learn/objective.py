@@ -8,7 +8,7 @@ from typing import Protocol, final, runtime_checkable
 from torch import Tensor
 
 from medsci.core.denoiser import Denoiser
-from medsci.core.learn.coupling import Coupling, Independent
+from medsci.core.learn.coupling import Condition, Coupling, Independent
 from medsci.core.learn.metric import Metric, SquaredError
 from medsci.core.learn.time_law import TimeLaw, Uniform
 from medsci.core.process.path import expand
@@ -22,9 +22,23 @@ class Objective(Protocol):
     """Anything that turns a batch into a loss."""
 
     def __call__(
-        self, denoiser: Denoiser, x0: Tensor, *, rng: Rng, step: int
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        *,
+        rng: Rng,
+        step: int,
+        cond: Condition | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the scalar loss and what to log about each sample."""
+        """Return the scalar loss and what to log about each sample.
+
+        Args:
+            denoiser: what is trained.
+            x0: clean samples.
+            rng: streams of the samples.
+            step: of the training, so that every step draws anew.
+            cond: keyword arguments of the network, one row per sample in every entry.
+        """
         ...
 
 
@@ -46,17 +60,33 @@ class Regression:
     coupling: Coupling = field(default_factory=Independent)
 
     def __call__(
-        self, denoiser: Denoiser, x0: Tensor, *, rng: Rng, step: int
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        *,
+        rng: Rng,
+        step: int,
+        cond: Condition | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean loss and `{"loss": (b,), "t": (b,)}` without gradients."""
         t = self.time_law(denoiser.path, rng, step=step).to(x0.device)
-        losses = self.at(denoiser, x0, t, rng=rng, step=step)
+        losses = self.at(denoiser, x0, t, rng=rng, step=step, cond=cond)
         return losses.mean(), {"loss": losses.detach(), "t": t}
 
-    def at(self, denoiser: Denoiser, x0: Tensor, t: Tensor, *, rng: Rng, step: int) -> Tensor:
+    def at(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        t: Tensor,
+        *,
+        rng: Rng,
+        step: int,
+        cond: Condition | None = None,
+    ) -> Tensor:
         """Return the loss of each sample at given times, for validation on a fixed grid."""
         z = rng.normal(x0.shape, step=step, tag=_TAG_NOISE, dtype=x0.dtype, device=x0.device)
-        x0, z = self.coupling(x0, z, rng=rng)
+        x0, z = self.coupling(x0, z, rng=rng, cond=cond)
         p, q = (expand(c, x0) for c in denoiser.row(t))
-        x_t = denoiser.path.perturb(x0, t, z)
-        return self.metric(denoiser.predict(x_t, t), p * x0 + q * z)
+        known = dict(cond or {})
+        x_t = denoiser.path.perturb(x0, t, z, mu=known.get("mu"))
+        return self.metric(denoiser.predict(x_t, t, **known), p * x0 + q * z)

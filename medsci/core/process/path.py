@@ -51,6 +51,11 @@ class Path(ABC):
         """Return the weight of the conditional mean `mu` at `t`; zero unless a path has one."""
         return 0.0 * t
 
+    @property
+    def shifted(self) -> bool:
+        """Whether a conditional mean takes part, so that states need `mu`."""
+        return bool(np.any(self.shift(np.linspace(0.0, 1.0, 5)) != 0.0))
+
     def angle(self, t: Time) -> Time:
         """Return `atan2(sigma, alpha)`, in `[0, pi / 2]` and finite at both ends."""
         arctan2: Any = torch.atan2 if isinstance(t, Tensor) else np.arctan2
@@ -95,9 +100,12 @@ class Path(ABC):
         self, x0: Tensor, t: float | Tensor, z: Tensor, *, mu: Tensor | None = None
     ) -> Tensor:
         """Return `alpha x0 + shift mu + sigma z`; a tensor `t` holds one time per sample."""
-        alpha, sigma = expand(self.alpha(t), x0), expand(self.sigma(t), x0)
-        x_t = alpha * x0 + sigma * z
-        return x_t if mu is None else x_t + expand(self.shift(t), x0) * mu
+        x_t = expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * z
+        if mu is not None:
+            return x_t + expand(self.shift(t), x0) * mu
+        if self.shifted:
+            raise ValueError(f"{self!r} has a conditional mean; pass mu=, one per sample")
+        return x_t
 
     @staticmethod
     def vp_linear(beta_min: float = 0.1, beta_max: float = 20.0) -> "VpLinear":
@@ -163,9 +171,9 @@ class VpLinear(Path):
 class VpCosine(Path):
     """Variance preserving along the unit circle: `alpha = cos`, `sigma = sin` of one angle.
 
-    With an offset `s` the angle runs from `s / (1 + s) pi / 2` to `pi / 2`, which keeps the first
-    noise levels apart. Source: Nichol and Dhariwal 2021, eq. 17, arXiv:2102.09672 (whose division
-    by the value at zero is left out, so that `t = 0` keeps a little noise when `s > 0`).
+    With an offset `s` the angle runs from `s / (1 + s) pi / 2` to `pi / 2`. Source: Nichol and
+    Dhariwal 2021, eq. 17, arXiv:2102.09672, without their division by the value at zero, so that
+    `t = 0` keeps a little noise when `s > 0`.
     """
 
     offset: float = 0.0
@@ -199,14 +207,10 @@ class VarianceExploding(Path):
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.sigma_min < self.sigma_max:
-            raise ValueError(
-                f"sigma_min={self.sigma_min} and sigma_max={self.sigma_max} came; "
-                "choose 0 <= sigma_min < sigma_max"
-            )
+            ends = f"sigma_min={self.sigma_min} and sigma_max={self.sigma_max}"
+            raise ValueError(f"{ends} came; choose 0 <= sigma_min < sigma_max")
         if math.isinf(self.rho) and self.sigma_min == 0.0:
-            raise ValueError(
-                "the geometric law (rho=inf) came with sigma_min=0; give sigma_min > 0"
-            )
+            raise ValueError("the geometric law (rho=inf) came with sigma_min=0; give one > 0")
 
     def alpha(self, t: Time) -> Time:
         """Return one."""
@@ -224,10 +228,7 @@ class VarianceExploding(Path):
 @final
 @dataclass(frozen=True)
 class Rectified(Path):
-    """Straight interpolation, `x_t = (1 - t) x0 + t z`.
-
-    Source: Liu et al. 2022, arXiv:2209.03003.
-    """
+    """Straight interpolation, `x_t = (1 - t) x0 + t z`; Liu et al. 2022, arXiv:2209.03003."""
 
     def alpha(self, t: Time) -> Time:
         """Return `1 - t`."""
@@ -256,10 +257,10 @@ class Tabulated(Path):
     def __post_init__(self) -> None:
         table = np.array([1.0, *self.alphas_bar])
         if len(table) < 3 or not np.all(np.diff(table) < 0.0) or table[-1] < 0.0:
+            ends = self.alphas_bar[:1] + self.alphas_bar[-1:]
             raise ValueError(
                 f"alphas_bar must fall strictly inside [0, 1); {len(self.alphas_bar)} values came, "
-                "first and last "
-                f"{self.alphas_bar[:1] + self.alphas_bar[-1:]}; pass cumprod(1 - beta)"
+                f"first and last {ends}; pass cumprod(1 - beta)"
             )
 
     @cached_property
@@ -274,20 +275,16 @@ class Tabulated(Path):
 
     def angle(self, t: Time) -> Time:
         """Return the interpolated angle."""
-        angles, slopes = self._nodes
-        n = len(angles) - 1
-        position: Any
-        cell: Any
-        value: Any
-        slope: Any
+        nodes: Any = self._nodes
+        n = len(nodes[0]) - 1
         if isinstance(t, Tensor):
-            position = t.to(torch.float64) * n
-            cell = position.floor().clamp(0, n - 1).long()
-            value, slope = (torch.as_tensor(a, device=t.device) for a in (angles, slopes))
+            position: Any = t.to(torch.float64) * n
+            cell: Any = position.floor().clamp(0, n - 1).long()
+            nodes = [torch.as_tensor(a, device=t.device) for a in nodes]
         else:
             position = np.asarray(t, dtype=np.float64) * n
             cell = np.clip(np.floor(position), 0, n - 1).astype(np.int64)
-            value, slope = angles, slopes
+        value, slope = nodes
         u = position - cell
         rise = value[cell + 1] - value[cell]
         bend = slope[cell] + slope[cell + 1] - 2.0 * rise

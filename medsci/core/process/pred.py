@@ -11,7 +11,8 @@ determine `x0` and `z`, so all predictions convert into one another exactly:
     edm       p = sigma / (d n)     q = -d alpha / n    n = sqrt(sigma^2 + d^2 alpha^2), d = data sd
 
 `edm` is the raw output F of Karras et al. 2022 (eq. 7, arXiv:2206.00364), written without the
-detour through sigma / alpha, so it is finite at pure noise as well.
+detour through sigma / alpha, so it is finite at pure noise as well. The residual `mu - x0` of a
+path with a conditional mean is no row, as it holds mu: see `FromResidual`.
 """
 
 __all__ = ["PREDICTIONS", "Coefficient", "Prediction", "convert", "row", "x0_weights"]

@@ -4,10 +4,10 @@ The solver puts the polynomial through the last k directions in place of the dir
 (`medsci.core.solve.frame`) and integrates it exactly over the step. Evaluated once more with the
 newest direction, the same integral corrects the step just taken, at no network call.
 
-Source: own derivation. With one direction this is DDIM (Song et al. 2021, arXiv:2010.02502); `eps`
-in `log_snr` is DEIS (Zhang and Chen 2023, arXiv:2204.13902); `x0` in `log_snr` is DPM-Solver++
-(Lu et al. 2022, arXiv:2211.01095) with exact weights, and UniPC (Zhao et al. 2023,
-arXiv:2302.04867) with the corrector; `eps` in `index` is PNDM (Liu et al. 2022, arXiv:2202.09778),
+Source: own derivation. One direction, of any basis but `angle`, is DDIM (Song et al. 2021,
+arXiv:2010.02502); `eps` in `log_snr` is DEIS (Zhang and Chen 2023, arXiv:2204.13902); `x0` in
+`log_snr` is DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095) with exact weights, and UniPC (Zhao et
+al. 2023, arXiv:2302.04867) with the corrector; `eps` in `index` is PNDM (Liu et al. 2022, arXiv:2202.09778),
 and with `momentum` GHVB (Wizadwongsa et al. 2023, arXiv:2307.11118).
 """
 

@@ -86,6 +86,45 @@ class Rng:
         words = [mix64(self.seed, sample, step, tag, 0x5EED) >> 11 for sample in self.ids]
         return torch.tensor([math.ldexp(word, -53) for word in words], dtype=torch.float64)
 
+    def log_gamma(self, shape: Sequence[float], *, step: int, tag: int = 0) -> Tensor:
+        """Draw `ln G`, one float64 per sample, with `G` from the gamma law of that shape, scale 1.
+
+        The logarithm is finite for every positive shape. Independent of `normal` of equal step and
+        tag. Source: Marsaglia and Tsang 2000, doi:10.1145/358407.358414.
+
+        Raises:
+            ValueError: not one positive shape per id.
+        """
+        if len(shape) != len(self.ids) or not all(0.0 < a < math.inf for a in shape):
+            raise ValueError(
+                f"gamma shapes {list(shape)[:4]} came for {len(self.ids)} sample ids; "
+                "give one positive finite number per id"
+            )
+        own = mix64(tag, 0x6A33A)
+        draws = [
+            _log_gamma(a, self._generator(sample, step, own))
+            for a, sample in zip(shape, self.ids, strict=True)
+        ]
+        return torch.tensor(draws, dtype=torch.float64)
+
     def spawn(self, tag: int) -> "Rng":
         """Return an independent generator for the same samples."""
         return Rng(mix64(self.seed, tag, 0xF0E1), self.ids)
+
+
+def _positive(generator: torch.Generator) -> float:
+    """Draw uniformly from (0, 1]."""
+    return 1.0 - torch.rand((), generator=generator, dtype=torch.float64).item()
+
+
+def _log_gamma(shape: float, generator: torch.Generator) -> float:
+    """Draw the logarithm of a gamma variate by rejection, from one generator."""
+    d = (shape if shape >= 1.0 else shape + 1.0) - 1.0 / 3.0
+    while True:
+        n = torch.randn((), generator=generator, dtype=torch.float64).item()
+        v = (1.0 + n / math.sqrt(9.0 * d)) ** 3
+        log_u = math.log(_positive(generator))
+        if v > 0.0 and log_u < 0.5 * n * n + d * (1.0 - v + math.log(v)):
+            break
+    lift = math.log(_positive(generator)) / shape if shape < 1.0 else 0.0
+    return math.log(d * v) + lift
