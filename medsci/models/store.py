@@ -32,7 +32,7 @@ from medsci.models.config import ModelConfig, build_path
 if TYPE_CHECKING:
     import torch
 
-    from medsci.core.denoiser import Denoiser
+    from medsci.core.denoise import Denoiser
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "MODEL_CARD.md"
 
@@ -251,7 +251,7 @@ def load_denoiser(
 def _fresh(
     config: ModelConfig, *, seed: int, precision: Literal["auto", "float32", "bfloat16"]
 ) -> "Denoiser":
-    from medsci.core.denoiser import Denoiser
+    from medsci.core.denoise import Denoiser
     from medsci.nets.unet import build_network
 
     return Denoiser(

@@ -4,7 +4,7 @@ __all__ = ["build_denoiser", "build_objective", "build_source"]
 
 from typing import Literal
 
-from medsci.core.denoiser import Denoiser
+from medsci.core.denoise import Denoiser
 from medsci.core.learn import LogitNormal, PseudoHuber, Regression, SquaredError, Uniform
 from medsci.core.learn.metric import Metric
 from medsci.core.learn.time_law import TimeLaw

@@ -16,7 +16,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from medsci.core.denoiser import Denoiser
+from medsci.core.denoise import Denoiser
 from medsci.core.learn import Regression
 from medsci.core.solve.rng import Rng
 from medsci.data.source import SliceSource

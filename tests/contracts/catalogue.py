@@ -8,7 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from medsci.core.denoiser import Denoiser
+from medsci.core.denoise.denoiser import Denoiser
+from medsci.core.denoise.tiled import Tiled
+from medsci.core.denoise.wrappers import Guided, Shift, Slicewise
 from medsci.core.process import Path
 from medsci.core.solve import Ancestral, Multistep
 from medsci.core.solve.cycle import Cycle
@@ -23,8 +25,6 @@ from medsci.core.steer.hallucination import Hallucination
 from medsci.core.steer.replace import Renoised, Replace
 from medsci.core.steer.self_conditioned import SelfConditioned
 from medsci.core.steer.skip_gradient import SkipGradient
-from medsci.core.tiled import Tiled
-from medsci.core.wrappers import Guided, Shift, Slicewise
 
 PATH = Path.vp_cosine()
 

@@ -10,7 +10,7 @@ from contracts.core import DOUBLE, assert_batch_invariant, draw
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from medsci.core.denoiser import Denoiser
+from medsci.core.denoise.denoiser import Denoiser
 from medsci.core.learn import Independent, Regression
 from medsci.core.learn.assignment import assign
 from medsci.core.learn.coupling import KNN, Assignment, ConditionAware, Coupling

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from medsci.core.denoiser import Denoiser
+from medsci.core.denoise.denoiser import Denoiser
 from medsci.core.learn import (
     Independent,
     LogitNormal,

@@ -11,7 +11,7 @@ from torch import nn
 
 from medsci.core.check import GaussianMixtureOracle
 from medsci.core.check.likelihood import bits_per_dim, gaussian_log_density, log_likelihood
-from medsci.core.denoiser import Denoiser
+from medsci.core.denoise.denoiser import Denoiser
 from medsci.core.process.path import Path
 from medsci.core.solve import Ancestral, Multistep, grid
 from medsci.core.solve.adaptive import Adaptive

@@ -1,11 +1,9 @@
 """Oracles judge everything else, so they are judged here by autograd, quadrature and sampling."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from contracts.core import DOUBLE, assert_marginal, draw, mixture2, mixture64
+from contracts.core import DOUBLE, assert_marginal, draw, mixture2
 from torch.distributions import MultivariateNormal
 from torch.func import jacrev, vmap
 
@@ -362,25 +360,6 @@ def test_posterior_sample_depends_on_the_sample_id_only():
     alone = oracle.posterior_sample(x[2:3], 0.5, rng=Rng(0, [7]))
     torch.testing.assert_close(together[2:3], alone, rtol=1e-14, atol=1e-14)
     assert not torch.equal(together, oracle.posterior_sample(x, 0.5, rng=Rng(0, range(4))))
-
-
-def test_the_image_like_mixture_answers_within_memory_and_reason():
-    oracle = mixture64(Path.ve())
-    x = oracle.sample(32, 0.5, generator=torch.Generator().manual_seed(0)).reshape(32, 1, 8, 8)
-    jacobian = oracle.jacobian(x, 0.5)
-    assert jacobian.shape == (32, 64, 64)
-    spectrum = torch.linalg.eigvalsh(jacobian)
-    assert spectrum.min() > 0.0, "a covariance is positive"
-    assert oracle.posterior_sample(x, 0.5, rng=Rng(0, range(32))).shape == x.shape
-
-
-def test_mixture2_is_the_grid_of_unit_variance():
-    oracle = mixture2(Path.ve())
-    mean, total = oracle.moments(0.0)
-    torch.testing.assert_close(mean, torch.zeros(2, dtype=DOUBLE))
-    torch.testing.assert_close(total, torch.eye(2, dtype=DOUBLE))
-    gap = torch.cdist(oracle.means, oracle.means).fill_diagonal_(9.0).min()
-    assert gap.item() / math.sqrt(oracle.variances[0, 0].item()) == pytest.approx(20.0)
 
 
 def test_oracles_are_oracles():

@@ -42,7 +42,7 @@ def test_a_plan_by_hand():
     second = Step(
         t=0.5,
         s=0.0,
-        rows=(Row(a=0.0, b=1.0), Row(a=7.0, b=11.0, c=(13.0, 17.0), corr=(0.1, 0.2))),
+        rows=(Row(a=0.0, b=1.0), Row(a=7.0, b=11.0, c=(13.0, 17.0))),
         f=(1.0, -1.0),
         z=0.5,
     )
@@ -53,9 +53,8 @@ def test_a_plan_by_hand():
     x1 = 2.0 * x + 3.0 * bend(x, 1.0)
     d2 = bend(x1, 0.5)
     f2 = x1 - d2
-    corrected = x1 + 0.1 * f2 + 0.2 * f1
     noise = rng.normal(x.shape, step=1, dtype=DOUBLE)
-    expected = 7.0 * corrected + 11.0 * d2 + 13.0 * f2 + 17.0 * f1 + 0.5 * noise
+    expected = 7.0 * x1 + 11.0 * d2 + 13.0 * f2 + 17.0 * f1 + 0.5 * noise
     torch.testing.assert_close(plan.run(bend, x, rng=rng), expected)
     # started in the middle there is one direction only, so the first row is used
     torch.testing.assert_close(plan.run(bend, x1, rng=rng, start=1), d2 + 0.5 * noise)
@@ -321,5 +320,5 @@ def test_plans_hold_nothing_but_floats():
     plan = Multistep("angle", "ratio", order=3, corrector=True).plan(RF, grid.uniform(20))
     for step in plan.steps:
         for row in step.rows:
-            numbers = (step.t, step.s, step.z, *step.f, row.a, row.b, *row.c, *row.corr)
+            numbers = (step.t, step.s, step.z, *step.f, row.a, row.b, *row.c)
             assert all(type(number) is float and math.isfinite(number) for number in numbers)

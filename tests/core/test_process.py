@@ -11,12 +11,12 @@ from torch.testing import assert_close
 
 from medsci.core import Denoiser, Linear, Path, Rng
 from medsci.core.check.dirac import DiracMixtureOracle
-from medsci.core.on_path import OnPath
+from medsci.core.denoise.on_path import OnPath
+from medsci.core.denoise.wrappers import Shift
 from medsci.core.process import ComplexGaussian
 from medsci.core.process.noise import StudentT
 from medsci.core.process.process import Process, bridge_noise
 from medsci.core.process.shifted import Centred, MeanReverting, Residual, Shifted
-from medsci.core.wrappers import Shift
 
 PATHS = [Path.vp_linear(), Path.rectified(), Path.ve(10.0)]
 SHIFTED = [Residual(1.0), MeanReverting(), Shifted(Path.vp_cosine())]

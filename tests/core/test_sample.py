@@ -12,8 +12,8 @@ from contracts.core import (
     median_error,
 )
 
-from medsci.core.process import Path
-from medsci.core.solve import Ancestral, Multistep, Plan, Rng, grid, sample
+from medsci.core.process import Centred, Path, Residual
+from medsci.core.solve import Ancestral, Multistep, Plan, Rng, auto, grid, sample
 
 RF = Path.rectified()
 
@@ -141,3 +141,54 @@ def test_what_is_refused():
         sample(elementwise, (2, 3), path=RF, ids=(1,), x=draw(2, 3), **options)
     with pytest.raises(ValueError, match=r"\(2, 4\) but \(2, 3\)"):
         sample(elementwise, (2, 3), path=RF, x=draw(2, 4), **options)
+
+
+def test_a_grid_that_starts_at_data_needs_a_state():
+    """Noise alone is no state of the middle of a path; at the end of a path it always is."""
+    path = Path.rectified()
+
+    def denoise(x, t):
+        return torch.tanh(x)
+
+    options = {"solver": Multistep(), "path": path}
+    with pytest.raises(ValueError, match="starts at t=0.5"):
+        sample(denoise, (2, 3), grid=grid.uniform(4, t_max=0.5), **options)
+    sample(denoise, (2, 3), grid=grid.uniform(4, t_max=0.5), x=torch.ones(2, 3), **options)
+    sample(denoise, (2, 3), grid=grid.uniform(4, t_max=0.9), **options)
+    short = Path.ve(1.0, 0.01)
+    sample(denoise, (2, 3), solver=Multistep(), grid=grid.uniform(4), path=short)
+
+
+def test_a_conditional_mean_is_walked_around():
+    """On a path around mu the walk is that of the centred state, with the same noise."""
+    path, mu = Residual(1.0), 3.0 + torch.arange(3.0)
+
+    def denoise(x, t, *, mu):
+        return torch.tanh(x - float(path.shift(t)) * mu)
+
+    options = {"solver": Multistep("v", "ratio"), "grid": grid.uniform(6, t_min=0.3)}
+    out = sample(denoise, (2, 3), path=path, cond={"mu": mu}, **options)
+    plain = sample(lambda y, t: torch.tanh(y), (2, 3), path=Centred(path), **options)
+    torch.testing.assert_close(out, plain + float(path.shift(0.3)) * mu)
+    with pytest.raises(ValueError, match="conditional mean; pass it as cond"):
+        sample(denoise, (2, 3), path=path, **options)
+    start = torch.ones(2, 3)
+    moved = sample(denoise, (2, 3), path=path, x=start, cond={"mu": mu}, **options)
+    begun = sample(lambda y, t: torch.tanh(y), (2, 3), path=Centred(path), x=start - mu, **options)
+    torch.testing.assert_close(moved, begun + float(path.shift(0.3)) * mu)
+
+
+def test_steps_or_a_grid_must_come():
+    def denoise(x, t):
+        return torch.tanh(x)
+
+    path = Path.rectified()
+    with pytest.raises(ValueError, match="neither steps nor grid"):
+        sample(denoise, (2, 3), path=path)
+    with pytest.raises(ValueError, match="pass one of them"):
+        sample(denoise, (2, 3), path=path, steps=3, grid=grid.uniform(4))
+    by_steps = sample(denoise, (2, 3), path=path, steps=4)
+    solver, times = auto(path, 4)
+    torch.testing.assert_close(
+        by_steps, sample(denoise, (2, 3), path=path, solver=solver, grid=times), rtol=0, atol=0
+    )

@@ -10,10 +10,10 @@ from torch.testing import assert_close
 
 from medsci.core import Ancestral, Linear, Multistep, Path, Rng, grid, sample
 from medsci.core.check import GaussianMixtureOracle, GaussianOracle
+from medsci.core.denoise.wrappers import Shift
 from medsci.core.process.pred import x0_weights
 from medsci.core.process.shifted import Centred, FromResidual, MeanReverting, Residual, Shifted
 from medsci.core.solve.staircase import staircase, stairs
-from medsci.core.wrappers import Shift
 
 ABAR = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))
 TABLE = Path.tabulated(ABAR)

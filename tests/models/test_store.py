@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from medsci.core.denoiser import Denoiser
+from medsci.core.denoise.denoiser import Denoiser
 from medsci.errors import OutputExistsError, WeightsError
 from medsci.models import (
     ModelConfig,

@@ -1,10 +1,10 @@
 """How to know: closed-form oracles, and the numbers that judge solvers, fields, laws and couplings.
 
-    oracles       Gaussian, mixtures of Gaussians, of atoms and of log-normals; Gauge, Smoothed
-    solvers       convergence_order, LinearMultistep (stability), straightness, noise_drift
-    fields        divergence, conservativity, gauge_decomposition, dimension
-    laws          mmd, energy distance, KS, support distance, log-likelihood
-    couplings     miscibility, law_shift
+oracles       Gaussian, mixtures of Gaussians, of atoms and of log-normals; Gauge, Smoothed
+solvers       convergence_order, LinearMultistep (stability), straightness, noise_drift
+fields        divergence, conservativity, gauge_decomposition, dimension
+laws          mmd, energy distance, KS, support distance, log-likelihood
+couplings     miscibility, law_shift
 """
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Protocol, final, runtime_checkable
 
 from torch import Tensor
 
-from medsci.core.denoiser import Denoiser
+from medsci.core.denoise import Denoiser
 from medsci.core.learn.coupling import Condition, Coupling, Independent
 from medsci.core.learn.metric import Metric, SquaredError
 from medsci.core.learn.time_law import TimeLaw, Uniform

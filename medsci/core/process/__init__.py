@@ -1,11 +1,11 @@
 """What noise does: a process is a chart, a path and a noise law, or three methods of your own.
 
-    path      VpLinear, VpCosine, VarianceExploding, Rectified, Tabulated: see `Path`
-    shifted   Residual, MeanReverting: paths around a given image
-    noise     Gaussian, ComplexGaussian, StudentT, Masked
-    chart     Log, Logit, RealView, Latent
-    process   Linear, Bernoulli, Joint; TwoSided for bridges between two data sets
-    pred      what a network outputs, and how one prediction becomes another
+path      VpLinear, VpCosine, VarianceExploding, Rectified, Tabulated: see `Path`
+shifted   Residual, MeanReverting: paths around a given image
+noise     Gaussian, ComplexGaussian, StudentT, Masked
+chart     Log, Logit, RealView, Latent
+process   Linear, Bernoulli, Joint; TwoSided for bridges between two data sets
+pred      what a network outputs, and how one prediction becomes another
 """
 
 __all__ = [

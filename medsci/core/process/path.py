@@ -264,6 +264,14 @@ class Tabulated(Path):
             )
 
     @cached_property
+    def _hash(self) -> int:
+        return hash(self.alphas_bar)
+
+    def __hash__(self) -> int:
+        """Return the hash of the table, computed once: paths are keys of look-ups in the loop."""
+        return self._hash
+
+    @cached_property
     def _nodes(self) -> tuple[np.ndarray, np.ndarray]:
         table = np.array([1.0, *self.alphas_bar])
         angles = np.arctan2(np.sqrt(1.0 - table), np.sqrt(table))

@@ -3,7 +3,7 @@
 Residual diffusion and mean-reverting diffusion are the linear path `x_t = alpha x0 + shift mu +
 sigma z` with `shift = 1 - alpha`. Subtract `shift mu` from the state and an ordinary path is left,
 `Centred(path)`: on it every solver applies, with the denoiser `Shift(denoiser)` of
-`medsci.core.wrappers`.
+`medsci.core.denoise.wrappers`.
 """
 
 __all__ = ["Centred", "FromResidual", "MeanReverting", "Residual", "Shifted"]

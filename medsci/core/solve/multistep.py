@@ -7,8 +7,8 @@ newest direction, the same integral corrects the step just taken, at no network 
 Source: own derivation. One direction, of any basis but `angle`, is DDIM (Song et al. 2021,
 arXiv:2010.02502); `eps` in `log_snr` is DEIS (Zhang and Chen 2023, arXiv:2204.13902); `x0` in
 `log_snr` is DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095) with exact weights, and UniPC (Zhao et
-al. 2023, arXiv:2302.04867) with the corrector; `eps` in `index` is PNDM (Liu et al. 2022, arXiv:2202.09778),
-and with `momentum` GHVB (Wizadwongsa et al. 2023, arXiv:2307.11118).
+al. 2023, arXiv:2302.04867) with the corrector; `eps` in `index` is PNDM (Liu et al. 2022,
+arXiv:2202.09778), and with `momentum` GHVB (Wizadwongsa et al. 2023, arXiv:2307.11118).
 """
 
 __all__ = ["Momentum", "Multistep"]
@@ -16,6 +16,7 @@ __all__ = ["Momentum", "Multistep"]
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Literal, final
 
 import numpy as np
@@ -165,23 +166,25 @@ class _Builder:
     def _row(self, nodes: Sequence[int], *, corr: tuple[float, ...] = ()) -> Row:
         """Return the update from `nodes[0]` to the next point of the grid.
 
-        The newest direction is folded into the weights of x and x0, except after a correction or
-        with momentum: what is kept is then not the direction of the present x and x0.
+        A correction `x + sum corr_j f_j` of the last step comes first; it is a part of the same
+        sum. The newest direction is folded into the weights of x and x0, except with momentum: what
+        is kept is then not the direction of the present x and x0.
         """
         i, frame, basis = nodes[0], self.frame, self.solver.basis
         inside = bool(frame.bounded[i] and frame.bounded[i + 1] and self.known[i])
         if self.solver.momentum is not None and inside:
             return Row(a=float(frame.scale[i + 1] / frame.scale[i]), b=0.0, c=self._weights(nodes))
-        if len(nodes) == 1 and basis != "angle" and (not corr or basis == "x0"):
+        if len(nodes) == 1 and basis != "angle":
             a, b = ddim(frame, i, i + 1)
-            return Row(a=a, b=b, corr=corr)
-        a = float(frame.scale[i + 1] / frame.scale[i])
-        c = self._weights(nodes)
+            c: tuple[float, ...] = ()
+        else:
+            a, b = float(frame.scale[i + 1] / frame.scale[i]), 0.0
+            c = self._weights(nodes)
         f_x, f_d = direction(frame, i)
-        if corr and f_x != 0.0:
-            return Row(a=a, b=0.0, c=c, corr=corr)
-        rest = (0.0, *c[1:]) if len(c) > 1 else ()
-        return Row(a=a + c[0] * f_x, b=c[0] * f_d, c=rest, corr=corr)
+        c = tuple(w + a * more for w, more in zip_longest(c, corr, fillvalue=0.0))
+        if not c:
+            return Row(a=a, b=b)
+        return Row(a=a + c[0] * f_x, b=b + c[0] * f_d, c=(0.0, *c[1:]) if len(c) > 1 else ())
 
     def _weights(self, nodes: Sequence[int], *, start: int | None = None) -> tuple[float, ...]:
         """Return the weights of the directions at `nodes` for the step that begins at `start`."""

@@ -11,7 +11,6 @@ At step i, with the state x at time t:
     f  = f_x x + f_d x0                    put in front of the history, if the step keeps one
     f  = mix f + (1 - mix) f_1             with momentum: the average with the one before
     row = rows[k - 1]                      k = directions in the history, this one included
-    x  = x + sum_j corr_j f_j              the free corrector: the last step redone with the new f
     x  = a x + b x0 + sum_j c_j f_j + z noise
 
 There is one row for every length of history, so the first steps, a start in the middle and a reset
@@ -40,17 +39,17 @@ from medsci.core.steer.hook import Hook, StepState
 
 DenoiseFn = Callable[..., Tensor]
 GradMode = Literal["none", "full", "checkpoint"]
+Scale = Callable[[Tensor, float], Tensor]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One update: `a x + b x0 + sum_j c_j f_j`, after `x += sum_j corr_j f_j`; newest f first."""
+    """One update: `a x + b x0 + sum_j c_j f_j`; newest f first."""
 
     a: float
     b: float
     c: tuple[float, ...] = ()
-    corr: tuple[float, ...] = ()
 
 
 @final
@@ -169,6 +168,7 @@ class Plan:
         history: deque[Tensor] = deque()
         before, denoised = [hook.before for hook in hooks], [hook.denoised for hook in hooks]
         after = [hook.after for hook in hooks]
+        scale = _scaling(x.dtype) if inplace else torch.mul
         for i in span:
             step = self.steps[i]
             if state is not None:
@@ -189,29 +189,29 @@ class Plan:
                     if state.reset:
                         history.clear()
                         state.reset = False
-                x = self._advance(step, x, x0, history, inplace=inplace)
+                x = self._advance(step, x, x0, history, scale=scale)
+                del x0  # before the next one and before noise is made
             if step.z and rng is not None:
-                noise = rng.normal(x.shape, step=i, dtype=x.dtype, device=x.device)
-                x = x.add_(noise, alpha=step.z)
+                x = x.add_(
+                    rng.normal(x.shape, step=i, dtype=x.dtype, device=x.device), alpha=step.z
+                )
             if state is not None:
                 state.x = x
                 x = _visit(after, state, x)
         return x
 
     def _advance(
-        self, step: Step, x: Tensor, x0: Tensor, history: deque[Tensor], *, inplace: bool
+        self, step: Step, x: Tensor, x0: Tensor, history: deque[Tensor], *, scale: Scale
     ) -> Tensor:
         """Return the state after the deterministic part of one step."""
         if step.f is None:
             row = step.rows[0]
-            if inplace:
-                return x.mul_(row.a).add_(x0, alpha=row.b)
-            return torch.mul(x, row.a).add_(x0, alpha=row.b)
+            return scale(x, row.a).add_(x0, alpha=row.b)
         f_x, f_d = step.f
         k, rows = len(history), step.rows
         row = rows[k] if k < len(rows) else rows[-1]
-        if f_x and row.b and not row.corr:
-            x = self._swap(row, x, x0, history, f=step.f, inplace=inplace)
+        if f_x and (step.mix == 1.0 or not history):
+            x = self._swap(row, x, x0, history, f=step.f, scale=scale)
         else:
             if f_x:
                 keep = torch.mul(x, f_x).add_(x0, alpha=f_d)
@@ -220,7 +220,7 @@ class Plan:
             if step.mix != 1.0 and history:
                 keep = torch.lerp(history[0], keep, step.mix)
             history.appendleft(keep)
-            x = _update(row, x if inplace else x.clone(), x0, history)
+            x = _update(row, x, x0, history, scale=scale)
             if k + 1 == self.history:
                 history.pop()  # no row looks back that far
         for _ in range(min(step.drop, len(history))):
@@ -235,36 +235,53 @@ class Plan:
         history: deque[Tensor],
         *,
         f: tuple[float, float],
-        inplace: bool,
+        scale: Scale,
     ) -> Tensor:
         """Update in the memory of the oldest direction, and keep the new one in that of x."""
-        scale = Tensor.mul_ if inplace else torch.mul
+        newest = row.c[0] if row.c else 0.0
+        a, b = row.a + newest * f[0], row.b + newest * f[1]
         y = None
         if history and len(history) + 1 == self.history:
             oldest = history.pop()
             if len(row.c) > len(history) + 1:
-                y = scale(oldest, row.c[len(history) + 1]).add_(x, alpha=row.a)
-        y = torch.mul(x, row.a) if y is None else y
-        y.add_(x0, alpha=row.b)
-        for weight, direction in zip(row.c[1:], history, strict=False):
+                y = scale(oldest, row.c[len(history) + 1]).add_(x, alpha=a)
+        y = torch.mul(x, a) if y is None else y
+        if b:
+            y.add_(x0, alpha=b)
+        for weight, direction in zip(row.c[1:], history):  # noqa: B905 - strict costs time
             y.add_(direction, alpha=weight)
         if self.history > 1:
             history.appendleft(scale(x, f[0]).add_(x0, alpha=f[1]))
         return y
 
 
-def _update(row: Row, x: Tensor, x0: Tensor, history: Sequence[Tensor]) -> Tensor:
-    """Apply a row in place."""
-    if row.corr:
-        for weight, f in zip(row.corr, history, strict=False):
-            x.add_(f, alpha=weight)
-    x.mul_(row.a)
+def _update(row: Row, x: Tensor, x0: Tensor, history: deque[Tensor], *, scale: Scale) -> Tensor:
+    """Return the state after a row; in place if `scale` is."""
+    x = scale(x, row.a)
     if row.b:
         x.add_(x0, alpha=row.b)
-    for weight, f in zip(row.c, history, strict=False):
+    for weight, f in zip(row.c, history):  # noqa: B905 - strict costs time
         if weight:
             x.add_(f, alpha=weight)
     return x
+
+
+def _scaling(dtype: torch.dtype) -> Scale:
+    """Return `scale(x, a)`, which is `x.mul_(a)`.
+
+    Torch wraps a Python number anew for every product, which takes a microsecond. One tensor that
+    holds the number saves it; it lives on the host, so that no device is waited for.
+    """
+    if dtype not in (torch.float32, torch.float64):
+        return Tensor.mul_
+    number = np.zeros((), dtype=np.float32 if dtype == torch.float32 else np.float64)
+    held = torch.from_numpy(number)
+
+    def scale(x: Tensor, a: float) -> Tensor:
+        number[()] = a
+        return x.mul_(held)
+
+    return scale
 
 
 def _own(x0: Tensor, x: Tensor) -> Tensor:

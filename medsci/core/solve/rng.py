@@ -75,10 +75,9 @@ class Rng:
                 "the leading dimension must be one per id"
             )
         drawn = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-        noise = torch.empty(tuple(shape), dtype=drawn)
-        for index, sample in enumerate(self.ids):
-            row = torch.randn(shape[1:], generator=self._generator(sample, step, tag), dtype=drawn)
-            noise[index] = row
+        noise, generator = torch.empty(tuple(shape), dtype=drawn), torch.Generator()
+        for row, sample in zip(noise.unbind(), self.ids, strict=True):
+            row.normal_(generator=generator.manual_seed(mix64(self.seed, sample, step, tag)))
         return noise.to(device=device, dtype=dtype, non_blocking=True)
 
     def uniform(self, *, step: int, tag: int = 0) -> Tensor:
