@@ -142,3 +142,13 @@ def test_paths_are_values() -> None:
 def test_says_how_to_fix(build, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()
+
+
+def test_a_table_that_ends_in_equal_angles_is_finite():
+    """A steep schedule saturates: its last rows differ by less than a float64 angle can hold."""
+    table = np.cumprod(1.0 - np.linspace(1e-3, 0.2, 1000))
+    path = Path.tabulated(table)
+    times = np.linspace(0.0, 1.0, 4001)
+    assert np.isfinite(path.angle(times)).all()
+    assert np.all(np.diff(path.angle(times)) >= 0.0)
+    np.testing.assert_allclose(path.alpha((np.arange(300) + 1) / 1000) ** 2, table[:300], rtol=1e-9)

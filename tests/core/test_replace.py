@@ -204,3 +204,12 @@ def test_says_what_is_wrong():
         )
     with pytest.raises(ValueError, match="one for each"):
         Recorded([0.3, 0.1], [CLEAN])
+
+
+def test_an_inversion_is_told_the_grid_of_the_walk():
+    path = Path.rectified()
+    clean, options = torch.ones(2, 3), {"solver": Multistep("v", "ratio"), "path": path}
+    with pytest.raises(ValueError, match="must decrease; pass the grid of the walk"):
+        record_inversion(lambda x, t: clean, clean, grid=grid.uniform(4)[::-1], **options)
+    bank = record_inversion(lambda x, t: clean, clean, grid=grid.uniform(4, t_min=0.2), **options)
+    torch.testing.assert_close(bank.at(0.2, None, point=0), 0.8 * clean)  # a state, not the sample

@@ -151,7 +151,7 @@ def test_a_grid_that_starts_at_data_needs_a_state():
         return torch.tanh(x)
 
     options = {"solver": Multistep(), "path": path}
-    with pytest.raises(ValueError, match="starts at t=0.5"):
+    with pytest.raises(ValueError, match=r"starts at t=0\.5"):
         sample(denoise, (2, 3), grid=grid.uniform(4, t_max=0.5), **options)
     sample(denoise, (2, 3), grid=grid.uniform(4, t_max=0.5), x=torch.ones(2, 3), **options)
     sample(denoise, (2, 3), grid=grid.uniform(4, t_max=0.9), **options)

@@ -277,7 +277,8 @@ class Tabulated(Path):
         angles = np.arctan2(np.sqrt(1.0 - table), np.sqrt(table))
         secants = np.diff(angles)
         slopes = np.empty_like(angles)
-        slopes[1:-1] = 2.0 * secants[:-1] * secants[1:] / (secants[:-1] + secants[1:])
+        total = secants[:-1] + secants[1:]  # zero where neighbours are equal in float64
+        slopes[1:-1] = 2.0 * secants[:-1] * secants[1:] / np.where(total > 0.0, total, 1.0)
         slopes[0], slopes[-1] = secants[0], secants[-1]
         return angles, slopes
 

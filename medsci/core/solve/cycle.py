@@ -27,7 +27,7 @@ class Cycle:
         low: time from which to go back.
         n: number of cycles; 0 is the inner solver.
 
-    Source: Lugmayr et al. 2022, algorithm 1, arXiv:2201.09865 (RePaint); Ma et al. 2024,
+    Source: Lugmayr et al. 2022, algorithm 1, arXiv:2201.09865 (RePaint); Wang et al. 2023,
     arXiv:2306.08247 (cyclic one-way diffusion).
     """
 

@@ -68,7 +68,7 @@ class Proximal:
             as the starting point only, and an early stop of the solver is what keeps it.
         solve: solver of the linear system.
 
-    Source: Zhu et al. 2023, eq. 11 and 13, arXiv:2305.08995; Chung et al. 2024, arXiv:2303.05754.
+    Source: Zhu et al. 2023, eq. 11, arXiv:2305.08995; Chung et al. 2024, arXiv:2303.05754.
     """
 
     def __init__(self, normal: Operator, rhs: Tensor, *, rho: Rho, solve: LinearSolve) -> None:
