@@ -19,7 +19,7 @@ from medsci.core.solve import Multistep, Plan, frame, grid
 from medsci.core.solve import multistep as builder
 
 BASES = ("x0", "eps", "v", "angle")
-VARIABLES = ("log_snr", "sigma", "ratio", "angle")
+VARIABLES = ("log_snr", "log_ratio", "sigma", "ratio", "angle")
 VE = Path.ve()
 ENDS = {"sigma_max": 80.0, "sigma_min": 0.002}
 BETAS = np.linspace(1e-4, 0.02, 1000)
@@ -59,6 +59,7 @@ def test_weights_agree_with_adaptive_quadrature(basis, variable):
     u = {
         "log_snr": np.log,
         "sigma": lambda h: h,
+        "log_ratio": lambda h: np.log(h / (1 + h)),
         "ratio": lambda h: h / (1 + h),
         "angle": np.arctan,
     }

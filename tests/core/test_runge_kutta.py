@@ -36,6 +36,8 @@ def error(solver, n, *, centred=False):
         (RungeKutta("rk4", "v"), 4),
         (RungeKutta("rk4", "angle"), 4),
         (RungeKutta("rk4", "angle", "log_snr"), 4),
+        (RungeKutta("rk4", "angle", "log_ratio"), 4),
+        (RungeKutta("dpm3", "v", "log_ratio"), 3),
         (RungeKutta("dpm2", "eps", "log_snr"), 2),
         (RungeKutta("dpm2", "x0"), 2),
         (RungeKutta("dpm3", "eps", "log_snr"), 3),

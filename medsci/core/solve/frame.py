@@ -38,7 +38,7 @@ import numpy as np
 from medsci.core.process.path import Path
 
 Basis = Literal["x0", "eps", "v", "angle"]
-Variable = Literal["log_snr", "sigma", "ratio", "angle", "index"]
+Variable = Literal["log_snr", "log_ratio", "sigma", "ratio", "angle", "index"]
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(96)  # 1e-13 on one step from sigma_hat 80 to .002
 
@@ -186,6 +186,9 @@ def _slopes(basis: Basis, h: np.ndarray, phi: np.ndarray) -> tuple[np.ndarray, n
 def _variable(variable: Variable, *, phi: np.ndarray, lam: np.ndarray, h: np.ndarray) -> np.ndarray:
     if variable == "log_snr":
         return lam
+    if variable == "log_ratio":
+        with np.errstate(divide="ignore"):
+            return -np.log1p(1.0 / h)
     if variable == "sigma":
         return h
     if variable == "ratio":

@@ -212,6 +212,8 @@ def _angle_at(frame: Frame, u: np.ndarray) -> np.ndarray:
     d = frame.sigma_data
     if frame.variable == "log_snr":
         return np.arctan(d * np.exp(-u))
+    if frame.variable == "log_ratio":
+        return np.arctan2(d * np.exp(u), -np.expm1(u))
     if frame.variable == "sigma":
         return np.arctan(d * u)
     if frame.variable == "ratio":
@@ -250,6 +252,7 @@ def _tau_slopes(at: Frame) -> np.ndarray:
     by_lam = {"eps": -h, "x0": 1.0 / h, "v": -h / (1.0 + h) ** 2, "angle": -h / (1.0 + h * h)}
     own = {
         "log_snr": np.ones_like(h),
+        "log_ratio": -1.0 / (1.0 + h),
         "sigma": by_lam["eps"],
         "ratio": by_lam["v"],
         "angle": by_lam["angle"],
