@@ -192,3 +192,21 @@ def test_steps_or_a_grid_must_come():
     torch.testing.assert_close(
         by_steps, sample(denoise, (2, 3), path=path, solver=solver, grid=times), rtol=0, atol=0
     )
+
+
+def test_the_default_knows_the_scale_of_the_data():
+    """Data ten times as large, noise levels ten times as high: the same walk, scaled."""
+    small, large = Path.ve(80.0, 0.002), Path.ve(800.0, 0.02)
+
+    class Known:
+        def __init__(self, path, scale):
+            self.path, self.sigma_data = path, scale
+
+        def __call__(self, x, t):
+            return self.sigma_data * torch.tanh(x / self.sigma_data)
+
+    one = sample(Known(small, 1.0), (3, 4), steps=10, dtype=DOUBLE)
+    ten = sample(Known(large, 10.0), (3, 4), steps=10, dtype=DOUBLE)
+    torch.testing.assert_close(ten, 10.0 * one, rtol=1e-9, atol=1e-9)
+    forgot = sample(Known(large, 10.0), (3, 4), grid=auto(large, 10)[1], dtype=DOUBLE)
+    assert (forgot - ten).abs().max() > 1e-6

@@ -44,7 +44,8 @@ def sample(  # noqa: PLR0913 - the front door; all options are keywords
     Args:
         denoiser: `denoiser(x, t, **cond) -> x0`.
         shape: of the batch, samples first.
-        steps: network evaluations, if no grid is given.
+        steps: network evaluations, if no grid is given. The choice counts noise levels in units of
+            `denoiser.sigma_data`, the standard deviation of the data, 1 if it has none.
         solver: makes the plan, for instance `Multistep()` or `Ancestral()`; `auto` chooses by the
             number of steps.
         grid: decreasing times; see `medsci.core.solve.grid`. The choice of `auto` if left out.
@@ -68,7 +69,8 @@ def sample(  # noqa: PLR0913 - the front door; all options are keywords
     rng = Rng(seed, range(shape[0]) if ids is None else ids)
     if len(rng.ids) != shape[0]:
         raise ValueError(f"{len(rng.ids)} ids came for {shape[0]} samples; give one per sample")
-    solver, grid = _choose(path, steps, solver=solver, grid=grid)
+    sigma_data = float(getattr(denoiser, "sigma_data", 1.0))
+    solver, grid = _choose(path, steps, solver=solver, grid=grid, sigma_data=sigma_data)
     first, last = float(grid[0]), float(grid[-1])
     if x is not None and tuple(x.shape) != tuple(shape):
         raise ValueError(f"x has shape {tuple(x.shape)} but {tuple(shape)} was asked for")
@@ -111,6 +113,7 @@ def _choose(
     *,
     solver: AbstractSolver | Literal["auto"],
     grid: np.ndarray | None,
+    sigma_data: float,
 ) -> tuple[AbstractSolver, np.ndarray]:
     """Return the solver and the grid, each chosen by the number of steps if it was left out."""
     if grid is None and steps is None:
@@ -123,5 +126,6 @@ def _choose(
         raise ValueError(f"solver {solver!r} came; pass a solver, or 'auto'")
     if grid is not None and not isinstance(solver, str):
         return solver, grid
-    chosen, times = auto(path, len(grid) - 1 if grid is not None else int(steps or 0))
+    n = len(grid) - 1 if grid is not None else int(steps or 0)
+    chosen, times = auto(path, n, sigma_data=sigma_data)
     return chosen if isinstance(solver, str) else solver, times if grid is None else grid
