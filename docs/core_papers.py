@@ -145,8 +145,9 @@ ROWS: dict[str, list[Row]] = {
         sampler(
             "AutoDiffusion: a searched grid",
             "arXiv:2309.10438",
-            "sample(denoiser, shape, solver=(found := search_grid(denoiser, path, 5, rng=rng, "
-            "population=8, generations=2)).solver, grid=found.grid)",
+            "sample(denoiser, shape, solver=(found := search_grid(denoiser, path, 6, "
+            'x=rng.normal(shape, step=5), solvers=[Multistep("eps", order=3)], rng=rng)).solver, '
+            "grid=found.grid)",
         ),
         sampler(
             "Painters: teleport through the Gaussian phase",

@@ -212,4 +212,6 @@ def test_an_inversion_is_told_the_grid_of_the_walk():
     with pytest.raises(ValueError, match="must decrease; pass the grid of the walk"):
         record_inversion(lambda x, t: clean, clean, grid=grid.uniform(4)[::-1], **options)
     bank = record_inversion(lambda x, t: clean, clean, grid=grid.uniform(4, t_min=0.2), **options)
-    torch.testing.assert_close(bank.values[min(bank.values)], 0.8 * clean)  # a state, not the sample
+    torch.testing.assert_close(
+        bank.values[min(bank.values)], 0.8 * clean
+    )  # a state, not the sample

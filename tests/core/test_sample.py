@@ -188,7 +188,7 @@ def test_steps_or_a_grid_must_come():
     with pytest.raises(ValueError, match="pass one of them"):
         sample(denoise, (2, 3), path=path, steps=3, grid=grid.uniform(4))
     by_steps = sample(denoise, (2, 3), path=path, steps=4)
-    solver, times = auto(path, 4)
+    solver, times = auto(path, 4, spectrum="short")
     torch.testing.assert_close(
         by_steps, sample(denoise, (2, 3), path=path, solver=solver, grid=times), rtol=0, atol=0
     )
@@ -208,5 +208,24 @@ def test_the_default_knows_the_scale_of_the_data():
     one = sample(Known(small, 1.0), (3, 4), steps=10, dtype=DOUBLE)
     ten = sample(Known(large, 10.0), (3, 4), steps=10, dtype=DOUBLE)
     torch.testing.assert_close(ten, 10.0 * one, rtol=1e-9, atol=1e-9)
-    forgot = sample(Known(large, 10.0), (3, 4), grid=auto(large, 10)[1], dtype=DOUBLE)
+    forgot = sample(
+        Known(large, 10.0), (3, 4), grid=auto(large, 10, spectrum="short")[1], dtype=DOUBLE
+    )
     assert (forgot - ten).abs().max() > 1e-6
+
+
+def test_the_default_takes_states_of_space_for_images():
+    """Four dimensions or more are images, whose spectrum is long; fewer are vectors."""
+    path = Path.vp_cosine()
+
+    def denoise(x, t):
+        return torch.tanh(x)
+
+    for shape, spectrum in {
+        (2, 1, 4, 4): "long",
+        (2, 1, 4, 4, 4): "long",
+        (2, 16): "short",
+    }.items():
+        solver, times = auto(path, 8, spectrum=spectrum)
+        expected = sample(denoise, shape, path=path, solver=solver, grid=times)
+        torch.testing.assert_close(sample(denoise, shape, path=path, steps=8), expected)

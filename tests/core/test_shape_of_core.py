@@ -24,6 +24,7 @@ INSIDE: dict[str, set[str]] = {
     "medsci.core.denoise.wrappers": {"mean_of", "path_of", "pick"},
     "medsci.core.process.process": {"bridge_noise", "check_bridge"},
     "medsci.core.solve.bridge": {"HasBridge"},
+    "medsci.core.solve.evolution": {"Breeder", "Gene"},
     "medsci.core.solve.interpolate": {"sde_drift"},
     "medsci.core.solve.momentum": {"adams_bashforth_differences", "ghvb_weights"},
     "medsci.core.solve.runge_kutta": {"stages"},

@@ -15,7 +15,9 @@ __all__ = [
     "Ancestral",
     "Butcher",
     "Cycle",
+    "Evolution",
     "Exponential",
+    "Found",
     "Momentum",
     "Multistep",
     "OnPart",
@@ -32,6 +34,7 @@ __all__ = [
     "grid",
     "interpolate",
     "sample",
+    "search_grid",
     "skip_table",
     "staircase",
     "stairs",
@@ -44,6 +47,7 @@ from medsci.core.solve.ancestral import Ancestral
 from medsci.core.solve.auto import auto
 from medsci.core.solve.bridge import OnPart, bridge_walk
 from medsci.core.solve.cycle import Cycle
+from medsci.core.solve.evolution import Evolution
 from medsci.core.solve.grid import check_grid
 from medsci.core.solve.interpolate import interpolate
 from medsci.core.solve.momentum import Momentum
@@ -52,6 +56,7 @@ from medsci.core.solve.plan import AbstractSolver, Plan, Row, Step
 from medsci.core.solve.rng import Rng
 from medsci.core.solve.runge_kutta import Butcher, Exponential, RungeKutta
 from medsci.core.solve.sample import sample
+from medsci.core.solve.search import Found, search_grid
 from medsci.core.solve.staircase import staircase, stairs
 from medsci.core.solve.stochastic import Sde
 from medsci.core.solve.teleport import SkipTable, skip_table, teleport

@@ -1,10 +1,22 @@
 """The default: which solver and which noise levels, for a given number of network evaluations.
 
 Two things decide the error of a few steps: the direction that is extrapolated, and where the steps
-are. Both were searched, once, on an ensemble of random Gaussians and Gaussian mixtures (1 to 96
-dimensions, 1 to 20 modes, scales spread over two decades), and are kept here as a few constants:
+are. A mode of the data takes shape when the noise falls to its standard deviation (Wang and Vastola
+2023, arXiv:2303.02490), so the steps belong where the spectrum of the data lies.
 
-    evaluations   solver                                            error     best peer
+Images and volumes have a long spectrum: their leading principal components are tens of times as
+wide as a pixel. Steps are spread over all of it, by the grid of Karras et al. 2022 with rho = 7:
+
+    evaluations   solver
+    ..6           v, log-SNR, order 3, in units of three standard deviations
+    7..23         eps, log-SNR, order 3 (DEIS)
+    24..          v as above, corrected
+
+Vectors, point sets and normalised latents have a short one, around the standard deviation of their
+entries. Solver and levels were searched, once, on an ensemble of random Gaussians and mixtures, and
+are kept as a few constants:
+
+    evaluations   solver
     ..3           angle, log-SNR, order 2, falling to 1 at the end
     4..6          v, log-ratio, order 2
     7..15         v, log-SNR, order 3
@@ -16,8 +28,8 @@ The noise levels `h = sigma / alpha`, in units of the standard deviation of the 
     ln h = centre + width sinh(u / width),     u uniform,
 
 with one width above the centre and one below. Levels are dense where data take shape, and the first
-and last step are long: far above the data the flow is known (Wang and Vastola 2023,
-arXiv:2303.02490), far below there is nothing left to decide. A large width is uniform log-SNR.
+and last step are long: far above the data the flow is known, far below nothing is left to decide.
+On a long spectrum this is the wrong choice, and costs several times the error.
 `bench/nfe_error.py` holds these choices against their peers, and `bench/nfe_tuning.py` made them.
 
 Source: own measurements; searched levels after Li et al. 2023, arXiv:2309.10438.
@@ -27,7 +39,7 @@ __all__ = ["auto"]
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -36,7 +48,11 @@ from medsci.core.solve.grid import check_grid
 from medsci.core.solve.multistep import Multistep
 from medsci.core.solve.plan import AbstractSolver
 
+Spectrum = Literal["long", "short"]
+
 TOP, BOTTOM = 80.0, 0.002  # levels outside are walked to in one step
+RHO = 7.0
+WIDE = 3.0  # standard deviations that v weighs noise against, on a long spectrum
 
 
 class Regime(NamedTuple):
@@ -53,37 +69,37 @@ REGIMES = (
     Regime(
         2,
         Multistep("angle", order=2, lower_final=True),
-        centre=(-0.82, 0.0),
-        above=(1.1, 0.1),
-        below=(1.05, 0.0),
+        centre=(-0.3, 0.0),
+        above=(1.8, 0.0),
+        below=(1.25, 0.0),
     ),
     Regime(
         4,
-        Multistep("v", "log_ratio", order=2, lower_final=False),
-        centre=(-0.6, -0.05),
-        above=(0.6, 0.2),
-        below=(1.5, -0.2),
+        Multistep("x0", order=2, corrector=True, lower_final=True),
+        centre=(-2.4, 1.0),
+        above=(2.5, -0.8),
+        below=(0.5, 0.3),
     ),
     Regime(
         7,
         Multistep("v", order=3, lower_final=False),
-        centre=(-1.882, 1.877),
-        above=(2.125, 1.0),
-        below=(3.358, 0.75),
+        centre=(-1.36, 0.96),
+        above=(1.0, 3.0),
+        below=(3.8, -0.7),
     ),
     Regime(
         16,
         Multistep("v", "log_ratio", order=3, corrector=True, lower_final=True),
-        centre=(-0.478, 0.383),
-        above=(1.107, 0.065),
-        below=(2.66, 0.435),
+        centre=(1.0, -0.5),
+        above=(0.6, 0.2),
+        below=(3.5, -1.0),
     ),
     Regime(
-        28,
+        40,
         Multistep("v", order=4, lower_final=False),
-        centre=(-0.655, 0.389),
-        above=(2.902, -0.456),
-        below=(2.893, -0.195),
+        centre=(0.0, 0.0),
+        above=(4.0, 0.0),
+        below=(2.8, 0.0),
     ),
 )
 
@@ -95,6 +111,7 @@ def auto(
     sigma_max: float | None = None,
     sigma_min: float | None = None,
     sigma_data: float = 1.0,
+    spectrum: Spectrum = "long",
 ) -> tuple[AbstractSolver, np.ndarray]:
     """Return the default solver and grid for `n` network evaluations.
 
@@ -104,28 +121,41 @@ def auto(
         sigma_max: first noise level; the path's own if left out.
         sigma_min: last noise level; the path's own if left out.
         sigma_data: standard deviation of the data, the unit in which noise levels are judged.
+        spectrum: `long` for images and volumes, `short` for vectors, point sets and latents.
 
     Raises:
-        ValueError: `n` or `sigma_data` is not positive, or the noise levels do not fall.
+        ValueError: `n` or `sigma_data` is not positive, the noise levels do not fall, or the
+            spectrum is unknown.
     """
     if n < 1:
         raise ValueError(f"n={n} evaluations came; give at least one")
+    if spectrum not in ("long", "short"):
+        raise ValueError(f"spectrum {spectrum!r} came; choose long or short")
     if not 0.0 < sigma_data < math.inf:
         raise ValueError(f"sigma_data={sigma_data} came; give the positive sd of the data")
-    start, high = _end(path, 1.0, sigma_max)
-    stop, low = _end(path, 0.0, sigma_min)
+    start, high = end_of(path, 1.0, sigma_max)
+    stop, low = end_of(path, 0.0, sigma_min)
     if not 0.0 <= low < high:
         raise ValueError(f"noise levels {high:g} to {low:g} came; give sigma_max > sigma_min >= 0")
-    regime = regime_of(n)
     top, bottom = (min(max(level / sigma_data, BOTTOM), TOP) for level in (high, low))
     if top == bottom:  # all of the walk is above, or all below, what the constants know
         top, bottom = high / sigma_data, low / sigma_data
         inner = np.tan(np.linspace(math.atan(top), math.atan(bottom), n + 1))[1:-1]
+    elif spectrum == "long":
+        inner = np.linspace(top ** (1.0 / RHO), bottom ** (1.0 / RHO), n + 1)[1:-1] ** RHO
     else:
-        inner = noise_levels(regime, n, top=top, bottom=bottom)[1:-1]
+        inner = noise_levels(regime_of(n), n, top=top, bottom=bottom)[1:-1]
     times = np.concatenate([[start], path.time_at_sigma_hat(inner * sigma_data), [stop]])
-    solver = dataclasses.replace(regime.solver, sigma_data=float(sigma_data))
-    return solver, check_grid(times)
+    solver = long_solver(n) if spectrum == "long" else regime_of(n).solver
+    scaled = dataclasses.replace(solver, sigma_data=float(sigma_data) * solver.sigma_data)
+    return scaled, check_grid(times)
+
+
+def long_solver(n: int) -> Multistep:
+    """Return the solver for a long spectrum; its `sigma_data` is in units of that of the data."""
+    if 7 <= n < 24:
+        return Multistep("eps", order=3, lower_final=False)
+    return Multistep("v", order=3, corrector=n >= 24, lower_final=False, sigma_data=WIDE)
 
 
 def regime_of(n: int) -> Regime:
@@ -148,7 +178,7 @@ def noise_levels(regime: Regime, n: int, *, top: float, bottom: float) -> np.nda
     return levels
 
 
-def _end(path: Path, t: float, level: float | None) -> tuple[float, float]:
+def end_of(path: Path, t: float, level: float | None) -> tuple[float, float]:
     """Return the time and the noise level of one end of the walk, the path's own by default."""
     if level is not None:
         return float(path.time_at_sigma_hat(level)), float(level)

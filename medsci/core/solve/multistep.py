@@ -54,9 +54,9 @@ class Multistep:
             `eps` with order 3 the most accurate at 10 to 20 steps, `angle` or `v` reach from pure
             noise to clean data at full order.
         variable: the variable in which the directions form a polynomial; `ratio` and `angle` are
-            finite at both ends, `log_ratio = ln(sigma / (alpha + sigma))` at pure noise, where it
-            resolves coarse steps best. Directions at which it is infinite are left out. `index` counts
-            grid points and freezes the measure, as PNDM does: order 2 at most on uneven grids.
+            finite at both ends, `log_ratio = ln(sigma / (alpha + sigma))` at pure noise. Directions
+            at which it is infinite are left out. `index` counts grid points and freezes the
+            measure, as PNDM does: order 2 at most on uneven grids.
         order: directions used, 1 to 5.
         corrector: redo every step with the newest direction; raises the order by one for free.
         lower_final: let the order fall to 1 towards the last step. `auto` does so for `x0` and for

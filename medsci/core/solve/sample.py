@@ -2,7 +2,8 @@
 
 __all__ = ["sample"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from medsci.core.process.path import Path
 from medsci.core.process.shifted import Centred
-from medsci.core.solve.auto import auto
+from medsci.core.solve.auto import Spectrum, auto
 from medsci.core.solve.plan import AbstractSolver, DenoiseFn
 from medsci.core.solve.rng import Rng
 from medsci.core.steer.hook import Hook
 
+IMAGE_RANK = 4  # batch, channel and at least two dimensions of space
 FAINT = 2.0  # of sigma / alpha: below, a state cannot be begun with noise alone
 
 
@@ -45,7 +47,10 @@ def sample(  # noqa: PLR0913 - the front door; all options are keywords
         denoiser: `denoiser(x, t, **cond) -> x0`.
         shape: of the batch, samples first.
         steps: network evaluations, if no grid is given. The choice counts noise levels in units of
-            `denoiser.sigma_data`, the standard deviation of the data, 1 if it has none.
+            `denoiser.sigma_data`, the standard deviation of the data, 1 if it has none, and takes
+            states of four dimensions or more (batch, channel, two or three of space) for images,
+            whose spectrum is long, and others for vectors, whose is short. Where that is wrong,
+            pass the two results of `auto(path, steps, spectrum=...)` as solver and grid.
         solver: makes the plan, for instance `Multistep()` or `Ancestral()`; `auto` chooses by the
             number of steps.
         grid: decreasing times; see `medsci.core.solve.grid`. The choice of `auto` if left out.
@@ -70,7 +75,9 @@ def sample(  # noqa: PLR0913 - the front door; all options are keywords
     if len(rng.ids) != shape[0]:
         raise ValueError(f"{len(rng.ids)} ids came for {shape[0]} samples; give one per sample")
     sigma_data = float(getattr(denoiser, "sigma_data", 1.0))
-    solver, grid = _choose(path, steps, solver=solver, grid=grid, sigma_data=sigma_data)
+    spectrum: Spectrum = "long" if len(shape) >= IMAGE_RANK else "short"
+    choice = partial(auto, path, sigma_data=sigma_data, spectrum=spectrum)
+    solver, grid = _choose(choice, steps, solver=solver, grid=grid)
     first, last = float(grid[0]), float(grid[-1])
     if x is not None and tuple(x.shape) != tuple(shape):
         raise ValueError(f"x has shape {tuple(x.shape)} but {tuple(shape)} was asked for")
@@ -108,12 +115,11 @@ def _mean(path: Path, cond: Mapping[str, Any] | None) -> Tensor:
 
 
 def _choose(
-    path: Path,
+    choice: Callable[[int], tuple[AbstractSolver, np.ndarray]],
     steps: int | None,
     *,
     solver: AbstractSolver | Literal["auto"],
     grid: np.ndarray | None,
-    sigma_data: float,
 ) -> tuple[AbstractSolver, np.ndarray]:
     """Return the solver and the grid, each chosen by the number of steps if it was left out."""
     if grid is None and steps is None:
@@ -127,5 +133,5 @@ def _choose(
     if grid is not None and not isinstance(solver, str):
         return solver, grid
     n = len(grid) - 1 if grid is not None else int(steps or 0)
-    chosen, times = auto(path, n, sigma_data=sigma_data)
+    chosen, times = choice(n)
     return chosen if isinstance(solver, str) else solver, times if grid is None else grid
