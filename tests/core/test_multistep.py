@@ -15,7 +15,7 @@ from contracts.core import (
 from scipy.integrate import quad
 
 from medsci.core.process import Path
-from medsci.core.solve import Multistep, Plan, frame, grid
+from medsci.core.solve import Multistep, Plan, auto, frame, grid
 from medsci.core.solve import multistep as builder
 
 BASES = ("x0", "eps", "v", "angle")
@@ -297,3 +297,18 @@ def test_plans_are_cached_and_solvers_are_values():
 def test_orders_outside_one_to_five(bad):
     with pytest.raises(ValueError, match="choose 1 to 5"):
         Multistep(order=bad)
+
+
+def test_pure_noise_is_a_node_of_log_snr():
+    """From t = 1 on the rectified path the second step has order 2 already, and gains by it."""
+    path = Path.rectified()
+    plan = Multistep("v", order=2, lower_final=False).plan(path, grid.uniform(6, t_min=0.1))
+    assert len(plan.steps[1].rows) == 2
+    oracle = gaussian16(path)
+    solver, times = auto(path, 10, spectrum="short")
+    x, plan = draw(16, 16, seed=1), solver.plan(path, times)
+    end = oracle.flow(x, 1.0, 0.0)
+    known = median_error(plan.run(oracle, x), end)
+    first = plan.run(oracle, x, stop=1)  # walked on from here, its direction is forgotten
+    forgot = median_error(plan.run(oracle, first, start=1), end)
+    assert forgot > 3.0 * known

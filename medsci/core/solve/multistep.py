@@ -13,8 +13,9 @@ arXiv:2202.09778), and with `momentum` GHVB (Wizadwongsa et al. 2023, arXiv:2307
 
 __all__ = ["Momentum", "Multistep"]
 
+import math
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Literal, final
@@ -39,6 +40,7 @@ from medsci.core.solve.runge_kutta import HEUN, RK4, stages
 
 FEW_STEPS = 15  # below, x0 and the corrector overshoot at the end: see Multistep.lower_final
 FEWER_STEPS = 7  # below, every basis does
+PURE = 80.0  # sigma_hat, in standard deviations of the data, at which pure noise counts as a node
 WIDE_STEP = 2.0  # in log-SNR: a step over more than e^2 in sigma_hat
 
 
@@ -54,9 +56,10 @@ class Multistep:
             `eps` with order 3 the most accurate at 10 to 20 steps, `angle` or `v` reach from pure
             noise to clean data at full order.
         variable: the variable in which the directions form a polynomial; `ratio` and `angle` are
-            finite at both ends, `log_ratio = ln(sigma / (alpha + sigma))` at pure noise. Directions
-            at which it is infinite are left out. `index` counts grid points and freezes the
-            measure, as PNDM does: order 2 at most on uneven grids.
+            finite at both ends, `log_ratio = ln(sigma / (alpha + sigma))` at pure noise, and in
+            `log_snr` the direction of pure noise counts as that of 80 standard deviations, which it
+            equals to a per cent. Directions at which it is infinite are left out. `index` counts
+            grid points and freezes the measure, as PNDM does: order 2 at most on uneven grids.
         order: directions used, 1 to 5.
         corrector: redo every step with the newest direction; raises the order by one for free.
         lower_final: let the order fall to 1 towards the last step. `auto` does so for `x0` and for
@@ -115,6 +118,10 @@ def _plan(solver: Multistep, path: Path, grid: bytes) -> Plan:
         variable=solver.variable,
         sigma_data=solver.sigma_data,
     )
+    if solver.variable == "log_snr" and np.isneginf(frame.u[0]):
+        u = frame.u.copy()
+        u[0] = min(-math.log(PURE), u[1] - 1.0)
+        frame = replace(frame, u=u)
     builder = _Builder(solver, frame)
     n = len(times) - 1
     steps: list[Step] = []
