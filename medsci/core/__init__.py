@@ -55,6 +55,7 @@ from medsci.core.denoise import (
     from_monai,
 )
 from medsci.core.process import Linear, Path, convert
+from medsci.core.rng import mix64
 from medsci.core.solve import (
     Adaptive,
     Ancestral,
@@ -68,5 +69,4 @@ from medsci.core.solve import (
     grid,
     sample,
 )
-from medsci.core.solve.rng import mix64
 from medsci.core.steer import Clip, DataConsistency, Hook, StepState, Trace

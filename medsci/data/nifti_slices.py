@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medsci.core.solve.rng import mix64
+from medsci.core.rng import mix64
 from medsci.data.phase import smooth_phase
 from medsci.errors import InvalidInputError
 

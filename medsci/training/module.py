@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from medsci.core.denoise import Denoiser
 from medsci.core.learn import Regression
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 from medsci.data.source import SliceSource
 from medsci.training.build import build_denoiser, build_objective
 from medsci.training.ema import Ema

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from medsci.core.solve.rng import mix64
+from medsci.core.rng import mix64
 from medsci.data.source import SliceSource
 
 _TAG_ORDER, _TAG_DRAW = 0x0D, 0xDA

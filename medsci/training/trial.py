@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 from medsci.training.build import build_denoiser, build_objective, build_source
 from medsci.training.recipe import TrainRecipe
 from medsci.training.run import resolve_device

@@ -15,7 +15,7 @@ from medsci.core.learn import Independent, Regression
 from medsci.core.learn.assignment import assign
 from medsci.core.learn.coupling import KNN, Assignment, ConditionAware, Coupling
 from medsci.core.process.path import Path
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 
 def total(x, z, power=1):

@@ -7,7 +7,7 @@ from contracts.core import DOUBLE, draw, mixture64
 from medsci.core.check import GaussianOracle
 from medsci.core.check.dimension import dimension_by_divergence, dimension_by_spectrum
 from medsci.core.process.path import Path
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 PATHS = {"ve": Path.ve(), "rectified": Path.rectified()}
 

@@ -20,7 +20,7 @@ from medsci.core.check.distribution import (
     sliced_ks,
     support_distance,
 )
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 KERNELS = {"rbf": Rbf(2.0), "polynomial": Polynomial(), "distance": NegativeDistance()}
 SHIFT = torch.tensor([0.7, 0.0, 0.0], dtype=DOUBLE)

@@ -19,8 +19,8 @@ from medsci.core.check.field import (
     value_and_divergence,
 )
 from medsci.core.process.path import Path
+from medsci.core.rng import Rng
 from medsci.core.solve import Multistep, grid
-from medsci.core.solve.rng import Rng
 
 PATH = Path.ve(sigma_max=80.0)
 QUARTER_TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=DOUBLE)

@@ -19,7 +19,7 @@ from medsci.core.learn import (
 )
 from medsci.core.process.path import Path
 from medsci.core.process.shifted import Residual
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 VARIANCE, TIME = 0.3, 0.4
 

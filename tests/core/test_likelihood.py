@@ -13,9 +13,9 @@ from medsci.core.check import GaussianMixtureOracle
 from medsci.core.check.likelihood import bits_per_dim, gaussian_log_density, log_likelihood
 from medsci.core.denoise.denoiser import Denoiser
 from medsci.core.process.path import Path
+from medsci.core.rng import Rng
 from medsci.core.solve import Ancestral, Multistep, grid
 from medsci.core.solve.adaptive import Adaptive
-from medsci.core.solve.rng import Rng
 from medsci.core.solve.runge_kutta import RungeKutta
 
 PATHS = {"rectified": Path.rectified(), "cosine": Path.vp_cosine(), "ve": Path.ve()}

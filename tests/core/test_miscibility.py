@@ -9,7 +9,7 @@ from contracts.core import DOUBLE, draw, mixture64
 from medsci.core.check.miscibility import LawShiftWarning, law_shift, miscibility
 from medsci.core.learn.coupling import KNN, Assignment, ConditionAware, Independent
 from medsci.core.process.path import Path
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 N = 6000
 DATA_SD = 0.6  # of the published figures, by their correlations

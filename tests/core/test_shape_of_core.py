@@ -35,7 +35,7 @@ INSIDE: dict[str, set[str]] = {
         "angle", "check_walkable", "indices", "karras", "log_snr", "neighbours", "ratio",
         "shifted", "uniform",
     },
-    "medsci.core.solve.rng": {"mix64"},
+    "medsci.core.rng": {"mix64"},
 }  # fmt: skip
 
 

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from medsci.core.check.field import random_signs, value_and_divergence
 from medsci.core.process.path import Path
+from medsci.core.rng import Rng
 from medsci.core.solve.plan import DenoiseFn
-from medsci.core.solve.rng import Rng
 
 _TAG_CLOUD = 0xD1
 

@@ -35,7 +35,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 _LEVEL = 0.05

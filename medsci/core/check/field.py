@@ -35,7 +35,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 FieldFn = Callable[[Tensor], Tensor]
 Method = Literal["exact", "hutchinson"]

@@ -36,9 +36,9 @@ from torch import Tensor
 
 from medsci.core.check.field import random_signs, value_and_divergence
 from medsci.core.process.path import Path
+from medsci.core.rng import Rng
 from medsci.core.solve.adaptive import Adaptive
 from medsci.core.solve.plan import AbstractSolver, DenoiseFn
-from medsci.core.solve.rng import Rng
 
 LogDensity = Callable[[Tensor], Tensor]
 

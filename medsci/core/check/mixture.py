@@ -17,7 +17,7 @@ from torch import Tensor
 
 from medsci.core.check.oracle import DRAW, coefficients
 from medsci.core.process.path import Path
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 
 @final

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from medsci.core.learn.assignment import AssignmentSolver, assign
-from medsci.core.solve.rng import Rng, mix64
+from medsci.core.rng import Rng, mix64
 
 Condition = Mapping[str, Tensor]
 _TAG_NEIGHBOURS = 0x6B

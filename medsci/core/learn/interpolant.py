@@ -18,7 +18,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medsci.core.process.two_sided import InterpolantTarget, TwoSided
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 _TAG_NOISE = 0x2B
 _TAG_TIME = 0x72

@@ -12,7 +12,7 @@ from medsci.core.learn.coupling import Condition, Coupling, Independent
 from medsci.core.learn.metric import Metric, SquaredError
 from medsci.core.learn.time_law import TimeLaw, Uniform
 from medsci.core.process.path import expand
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 _TAG_NOISE = 0x2A
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medsci.core.process.path import Path
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 _TAG_TIME = 0x71
 Axis = Literal["angle", "time"]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medsci.core.process.path import Path, expand
 from medsci.core.process.process import check_bridge
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 _TAG_COIN = 0xB1
 

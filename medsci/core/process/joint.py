@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medsci.core.process.process import Process
-from medsci.core.solve.rng import Rng, mix64
+from medsci.core.rng import Rng, mix64
 
 
 @final

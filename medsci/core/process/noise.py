@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from torch import Tensor
 from medsci.core.process.chart import Chart, Identity
 from medsci.core.process.noise import Gaussian, Noise
 from medsci.core.process.path import Path
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 
 @runtime_checkable

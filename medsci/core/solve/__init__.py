@@ -41,6 +41,7 @@ __all__ = [
     "teleport",
 ]
 
+from medsci.core.rng import Rng
 from medsci.core.solve import grid
 from medsci.core.solve.adaptive import Adaptive, AdaptiveResult
 from medsci.core.solve.ancestral import Ancestral
@@ -53,7 +54,6 @@ from medsci.core.solve.interpolate import interpolate
 from medsci.core.solve.momentum import Momentum
 from medsci.core.solve.multistep import Multistep
 from medsci.core.solve.plan import AbstractSolver, Plan, Row, Step
-from medsci.core.solve.rng import Rng
 from medsci.core.solve.runge_kutta import Butcher, Exponential, RungeKutta
 from medsci.core.solve.sample import sample
 from medsci.core.solve.search import Found, search_grid

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medsci.core.rng import Rng
 from medsci.core.solve.grid import check_grid
-from medsci.core.solve.rng import Rng
 from medsci.core.steer.hook import Hook, StepState
 
 

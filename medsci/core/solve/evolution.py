@@ -16,7 +16,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from medsci.core.solve.rng import mix64
+from medsci.core.rng import mix64
 
 
 @final

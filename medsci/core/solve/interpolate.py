@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 
 Field = Callable[[Tensor, float], Tensor]
 Rule = Literal["heun", "euler"]

@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from medsci.core.process.path import Path
-from medsci.core.solve.rng import Rng
+from medsci.core.rng import Rng
 from medsci.core.steer.hook import Hook, StepState
 
 DenoiseFn = Callable[..., Tensor]

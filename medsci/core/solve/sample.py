@@ -13,9 +13,9 @@ from torch import Tensor
 
 from medsci.core.process.path import Path
 from medsci.core.process.shifted import Centred
+from medsci.core.rng import Rng
 from medsci.core.solve.auto import Spectrum, auto
 from medsci.core.solve.plan import AbstractSolver, DenoiseFn
-from medsci.core.solve.rng import Rng
 from medsci.core.steer.hook import Hook
 
 IMAGE_RANK = 4  # batch, channel and at least two dimensions of space

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from medsci.core.check.diagnose import relative_error
 from medsci.core.process.path import Path
+from medsci.core.rng import Rng
 from medsci.core.solve.auto import BOTTOM, TOP, auto, end_of
 from medsci.core.solve.evolution import Breeder, Evolution, Gene
 from medsci.core.solve.grid import check_grid
 from medsci.core.solve.plan import AbstractSolver, DenoiseFn
-from medsci.core.solve.rng import Rng
 
 LossFn = Callable[[Tensor, Tensor], float]
 

@@ -28,8 +28,8 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from medsci.core.process.path import Path
+from medsci.core.rng import Rng
 from medsci.core.solve.grid import check_grid
-from medsci.core.solve.rng import Rng
 
 Heads = Callable[..., tuple[Tensor, Tensor]]
 Order = Literal["together", "residual_first", "noise_first"]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from medsci.core.solve.rng import Rng
+    from medsci.core.rng import Rng
 
 
 @final

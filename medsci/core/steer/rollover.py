@@ -10,8 +10,8 @@ from torch import Tensor
 from medsci.core.steer.search import RewardFn, SearchResult, StartFn, Walk, at_least_one
 
 if TYPE_CHECKING:
+    from medsci.core.rng import Rng
     from medsci.core.solve.plan import Plan
-    from medsci.core.solve.rng import Rng
 
 
 @final

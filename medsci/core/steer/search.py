@@ -21,8 +21,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from medsci.core.rng import Rng
     from medsci.core.solve.plan import Plan
-    from medsci.core.solve.rng import Rng
 
 RewardFn = Callable[[Tensor, Tensor], Tensor]
 StartFn = Callable[["Rng"], Tensor]
