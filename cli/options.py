@@ -2,18 +2,21 @@
 
 __all__ = [
     "Device",
+    "EngineName",
     "Json",
     "Output",
     "Overwrite",
     "Quiet",
+    "Scheduler",
     "Seed",
     "SkipExisting",
     "Threads",
     "Verbose",
+    "Workers",
 ]
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -42,4 +45,21 @@ Verbose: TypeAlias = Annotated[
 ]
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per case on stdout.")
+]
+EngineName: TypeAlias = Annotated[
+    Literal["local", "dask"],
+    typer.Option(help="For many inputs: one after the other, or on workers of a Dask cluster."),
+]
+Scheduler: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="local|slurm|ADDRESS",
+        help="Of --engine dask: processes here (default), SLURM jobs, or a running scheduler's "
+        "address or file.",
+        show_default=False,
+    ),
+]
+Workers: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="Worker processes to start, one thread each. Default: the cores."),
 ]

@@ -10,14 +10,17 @@ import typer
 
 from medsci.cli.options import (
     Device,
+    EngineName,
     Json,
     Output,
     Overwrite,
     Quiet,
+    Scheduler,
     Seed,
     SkipExisting,
     Threads,
     Verbose,
+    Workers,
 )
 from medsci.cli.talk import talk_of
 from medsci.errors import UsageError
@@ -76,6 +79,9 @@ def mri(
     ] = False,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
+    engine: EngineName = "local",
+    scheduler: Scheduler = None,
+    workers: Workers = None,
     quiet: Quiet = False,
     verbose: Verbose = 0,
     as_json: Json = False,
@@ -84,13 +90,18 @@ def mri(
 
     Writes the mean of the samples, their standard deviation, a sidecar with how it was made, and,
     if asked, a report. A folder or glob loads the prior once; a case that fails is reported and
-    the others go on.
+    the others go on. With --engine dask they are shared out to workers, and a case whose worker
+    dies is done again by another.
     """
     from medsci.pipelines.device import use_threads
+    from medsci.pipelines.engine import engine_of
     from medsci.pipelines.recon_mri import ReconJob, recon_mri_cases
     from medsci.recon.settings import ReconSettings
 
     talk = talk_of(quiet=quiet, verbose=verbose, as_json=as_json)
+    chosen = engine_of(engine, scheduler=scheduler, workers=workers)
+    if chosen.kind == "dask" and threads not in (None, 1):
+        raise UsageError("--threads is 1 in every worker of --engine dask; use --workers instead")
     use_threads(threads)
     settings = ReconSettings(
         n_samples=samples,
@@ -112,7 +123,9 @@ def mri(
         timings=timings,
     )
     with talk.progress() as progress:
-        code = recon_mri_cases(input, output, job=job, tell=talk.tell, progress=progress)
+        code = recon_mri_cases(
+            input, output, job=job, tell=talk.tell, progress=progress, engine=chosen
+        )
     raise typer.Exit(code)
 
 

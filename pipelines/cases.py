@@ -1,16 +1,26 @@
-"""One file, a folder or a glob: the cases of a job, run one after the other."""
+"""One file, a folder or a glob: the cases of a job, and what became of each."""
 
-__all__ = ["Case", "CaseReport", "find_cases", "run_cases", "stem_of"]
+__all__ = ["Case", "CaseReport", "Work", "attempt", "find_cases", "run_cases", "stem_of"]
 
 import glob
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeAlias, final
 
-from medsci.errors import ExitCode, InvalidInputError, UsageError
+from medsci.errors import (
+    ExitCode,
+    InvalidInputError,
+    MedsciError,
+    OutputExistsError,
+    UsageError,
+    WeightsError,
+)
+from medsci.pipelines import Progress
+from medsci.pipelines.engine import LOCAL, Engine
 from medsci.pipelines.failure import explain
 
 _log = logging.getLogger(__name__)
@@ -120,46 +130,95 @@ def stem_of(path: Path) -> str:
     return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
 
 
+Work: TypeAlias = Callable[[Case], CaseReport]
+"""Does one case. On a cluster it is pickled once and lives once in every process, so what it loads
+into itself (a `cached_property`) is loaded once per process. See `retry.Repeatable` for work that
+writes more than its main output."""
+
+_Attempt: TypeAlias = tuple[CaseReport, Exception | None]
+
+
 def run_cases(
     cases: Sequence[Case],
-    work: Callable[[Case], CaseReport],
+    work: Work,
     *,
     batch: bool,
     tell: Callable[[CaseReport], None],
+    engine: Engine = LOCAL,
+    progress: Progress | None = None,
 ) -> ExitCode:
     """Do the work for each case; in a batch report a failing one and go on with the next.
+
+    Args:
+        cases: what to do, each with its own main output.
+        work: does one case; for a cluster it must survive pickling.
+        batch: whether the cases came from a folder or glob.
+        tell: called once for each case, as it ends: in order locally, as they end on a cluster.
+        engine: where the cases are done.
+        progress: called as cases end, on a cluster; local work tells about its own steps.
 
     Returns:
         DONE, or SOME_CASES_FAILED when a case of a batch failed.
 
     Raises:
-        Exception: whatever a single case (`batch=False`) raised, after telling about it.
+        Exception: whatever a single case (`batch=False`) raised, after telling about it; from a
+            cluster as the error of `medsci.errors` with the same words and exit code.
         KeyboardInterrupt: at once, in a batch too.
     """
     failed = 0
-    for number, case in enumerate(cases, start=1):
-        if batch:
-            _log.info("case %d of %d: %s", number, len(cases), case.input.name)
-        start = time.perf_counter()
-        try:
-            tell(work(case))
-        except Exception as error:
-            failure = explain(error)
-            seconds = time.perf_counter() - start
-            tell(
-                CaseReport(
-                    case.input.name,
-                    "failed",
-                    failure.code,
-                    error=failure.message,
-                    seconds=seconds,
-                )
-            )
+    with closing(_attempts(cases, work, batch=batch, engine=engine, progress=progress)) as attempts:
+        for report, error in attempts:
+            tell(report)
+            if report.status != "failed":
+                continue
             if not batch:
-                raise
+                raise error or _error_of(report)
             failed += 1
-            _log.error("%s: %s", case.input.name, failure.message)
-            _log.debug("traceback of %s", case.input.name, exc_info=error)
+            _log.error("%s: %s", report.case, report.error)
+            if error is not None:
+                _log.debug("traceback of %s", report.case, exc_info=error)
     if failed:
         _log.error("%d of %d cases failed", failed, len(cases))
     return ExitCode.SOME_CASES_FAILED if failed else ExitCode.DONE
+
+
+def attempt(case: Case, work: Work) -> _Attempt:
+    """Do one case; an error becomes a report that says so, with the error beside it."""
+    start = time.perf_counter()
+    try:
+        return work(case), None
+    except Exception as error:  # noqa: BLE001 - one failing case must not stop the others
+        failure = explain(error)
+        seconds = time.perf_counter() - start
+        name = case.input.name
+        report = CaseReport(name, "failed", failure.code, error=failure.message, seconds=seconds)
+        return report, error
+
+
+def _attempts(
+    cases: Sequence[Case],
+    work: Work,
+    *,
+    batch: bool,
+    engine: Engine,
+    progress: Progress | None,
+) -> Generator[_Attempt, None, None]:
+    if engine.kind == "dask":
+        from medsci.pipelines.cohort import on_cluster
+
+        with closing(on_cluster(cases, work, engine=engine, progress=progress)) as reports:
+            yield from ((report, None) for report in reports)
+        return
+    for number, case in enumerate(cases, start=1):
+        if batch:
+            _log.info("case %d of %d: %s", number, len(cases), case.input.name)
+        yield attempt(case, work)
+
+
+def _error_of(report: CaseReport) -> MedsciError:
+    """Give the error that a report speaks of; the one that was raised stayed on its worker."""
+    kinds = (UsageError, InvalidInputError, WeightsError, OutputExistsError)
+    kind = next((kind for kind in kinds if kind.exit_code == report.code), MedsciError)
+    error = kind(report.error)
+    error.exit_code = report.code
+    return error

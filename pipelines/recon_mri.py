@@ -1,8 +1,10 @@
 """Undersampled k-space in, a reconstructed volume with its uncertainty and a report out."""
 
-__all__ = ["Prior", "ReconJob", "load_prior", "recon_mri", "recon_mri_cases"]
+__all__ = ["Prior", "ReconJob", "ReconWork", "load_prior", "recon_mri", "recon_mri_cases"]
 
 import dataclasses
+import functools
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -13,7 +15,8 @@ from typing import Any, Literal, final
 from medsci.errors import ExitCode, UsageError
 from medsci.pipelines import Progress
 from medsci.pipelines.cases import Case, CaseReport, find_cases, run_cases, stem_of
-from medsci.pipelines.device import choose_device, warn_if_busy
+from medsci.pipelines.device import choose_device, use_threads, warn_if_busy
+from medsci.pipelines.engine import LOCAL, Engine
 from medsci.pipelines.outputs import Existing, check_outputs, existing_file
 from medsci.pipelines.run import Option, Run, sidecar_of
 from medsci.recon.settings import ReconSettings
@@ -112,8 +115,9 @@ def recon_mri(
 
     kspace = read_kspace(source)
     reference = None if job.reference is None else on_grid(job.reference, kspace)
-    prior = load_prior(job.prior, settings=job.settings) if prior is None else prior
-    warn_if_busy()
+    if prior is None:
+        prior = load_prior(job.prior, settings=job.settings)
+        warn_if_busy()
     drawn = posterior(kspace, prior.denoiser, settings=job.settings, progress=progress)
     outcome = measure(drawn, kspace, reference=reference, prior_seen=prior.data)
     seconds = time.perf_counter() - start
@@ -131,6 +135,65 @@ def recon_mri(
     return CaseReport(source.name, "done", outputs=files, result=result, seconds=seconds)
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class ReconWork:
+    """What a case goes through; the prior is loaded once in each process.
+
+    Attributes:
+        job: the same for all.
+        batch: the job's report is a folder that receives one for each case.
+        n_threads: torch's in this process; its own choice if None.
+        progress: told about the steps of a case; stays at home when the work goes to a cluster.
+    """
+
+    job: ReconJob
+    batch: bool = True
+    n_threads: int | None = None
+    progress: Progress | None = None
+
+    @functools.cached_property
+    def prior(self) -> Prior:
+        """The denoiser, loaded when first asked for."""
+        use_threads(self.n_threads)
+        if self.n_threads is None:
+            warn_if_busy()
+        return load_prior(self.job.prior, settings=_resolved(self.job).settings)
+
+    def __call__(self, case: Case) -> CaseReport:
+        """Reconstruct one case."""
+        return self._do(case, self._job(case))
+
+    def again(self, case: Case) -> CaseReport:
+        """Reconstruct a case over what a dead worker left of it."""
+        job = self._job(case)
+        if job.existing == "refuse":
+            job = dataclasses.replace(job, existing="overwrite")
+        return self._do(case, job)
+
+    def finished(self, case: Case) -> CaseReport:
+        """Report on a complete case from its sidecar."""
+        files = self.files(case)
+        record = json.loads(files["sidecar"].read_text(encoding="utf-8"))
+        result = {
+            "metrics": record["Metrics"],
+            "acceleration": record["ParallelReductionFactorInPlane"],
+            "data_misfit": record["Reconstruction"].get("relative_data_misfit"),
+        }
+        return CaseReport(case.input.name, "done", outputs=files, result=result)
+
+    def files(self, case: Case) -> dict[str, Path]:
+        """Name every file of a case, the reconstruction last."""
+        return _files(self._job(case), case.output)
+
+    def _job(self, case: Case) -> ReconJob:
+        return _job_of(self.job, case) if self.batch else self.job
+
+    def _do(self, case: Case, job: ReconJob) -> CaseReport:
+        progress = self.progress
+        return recon_mri(case.input, case.output, job=job, prior=self.prior, progress=progress)
+
+
 def recon_mri_cases(
     source: str | Path,
     output: str | Path,
@@ -138,38 +201,49 @@ def recon_mri_cases(
     job: ReconJob,
     tell: Callable[[CaseReport], None],
     progress: Progress | None = None,
+    engine: Engine = LOCAL,
 ) -> ExitCode:
     """Reconstruct a file, or every k-space file of a folder or glob, with one loaded prior.
 
     In a batch the outputs of all cases are checked before the first starts, `output` is a folder,
-    a case that fails is told about and the others go on.
+    a case that fails is told about and the others go on. On a cluster each worker process loads
+    the prior once and uses one thread.
 
     Returns:
         DONE, or SOME_CASES_FAILED.
     """
     cases, batch = find_cases(source, Path(output), patterns=("*.h5", "*.hdf5"), suffix=".nii.gz")
-    if not batch:
+    if not batch and engine.kind == "local":
         return run_cases(
             cases,
             lambda case: recon_mri(case.input, case.output, job=job, progress=progress),
             batch=False,
             tell=tell,
         )
-    if job.std is not None or job.reference is not None:
+    if batch and (job.std is not None or job.reference is not None):
         raise UsageError(
             "--std and --reference name one file, but the input stands for many; leave them out"
         )
-    jobs = {case: _job_of(job, case) for case in cases}
-    planned = [path for case in cases for path in _files(jobs[case], case.output).values()]
+    work = ReconWork(job, batch, progress=progress)
+    planned = [path for case in cases for path in work.files(case).values()]
+    given = [] if job.reference is None else [job.reference]
+    engine.check_paths([*planned, *given, *(case.input for case in cases)])
     if job.existing == "refuse":
         check_outputs(planned, inputs=[case.input for case in cases], existing="refuse")
-    settings = _resolved(job).settings
-    prior = load_prior(job.prior, settings=settings)
+    if engine.kind == "dask":
+        _check_prior(job, engine)
+        work = ReconWork(job, batch, n_threads=1)
+    else:
+        _ = work.prior  # a missing one ends the run before the first case
+    return run_cases(cases, work, batch=batch, tell=tell, engine=engine, progress=progress)
 
-    def work(case: Case) -> CaseReport:
-        return recon_mri(case.input, case.output, job=jobs[case], prior=prior, progress=progress)
 
-    return run_cases(cases, work, batch=True, tell=tell)
+def _check_prior(job: ReconJob, engine: Engine) -> None:
+    """Miss the prior here and now where the workers will look in the same place."""
+    if engine.is_here:
+        from medsci.models import verify_model
+
+        verify_model(job.prior)
 
 
 def _resolved(job: ReconJob) -> ReconJob:

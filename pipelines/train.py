@@ -73,5 +73,6 @@ def train_from_recipe(
         resume=resume,
         existing="replace" if overwrite else "refuse",
     )
-    sys.stderr.write(f"{result.steps} steps, {result.reason}; model in {result.model}\n")
+    if result.is_first_process:
+        sys.stderr.write(f"{result.steps} steps, {result.reason}; model in {result.model}\n")
     return result

@@ -34,11 +34,12 @@ _TEXTURED = {"marrow": 0.35, "muscle": 0.2, "fat": 0.15, "skin": 0.25, "deep": 0
 
 @final
 class SimulatedHeads:
-    """Axial slices of simulated heads as a `SliceSource`.
+    """Axial slices of simulated heads as a `Source`.
 
     Args:
         n_heads: heads in the pool.
-        size: rows (posterior to anterior) and columns (left to right) of a slice, 1 mm pixels.
+        size: rows (posterior to anterior) and columns (left to right) of a slice.
+        pixel_mm: side of a pixel. Slices are painted at 1 mm and averaged over coarser pixels.
         seed: chooses the heads; train and validation never share one.
         split: `train` or `validation`.
         slices: range of axial template slices used; 72 is the level of the origin of MNI space.
@@ -57,9 +58,13 @@ class SimulatedHeads:
         split: Literal["train", "validation"] = "train",
         slices: tuple[int, int] = (40, 150),
         cache_dir: str | Path | None = None,
+        pixel_mm: float = 1.0,
     ) -> None:
+        if pixel_mm < 1.0:
+            raise ValueError(f"pixel_mm={pixel_mm} came; heads are painted at 1 mm, give 1 or more")
         self.n_heads = n_heads
         self.size = size
+        self.pixel_mm = float(pixel_mm)
         self.seed = seed
         self.split = split
         self.slices = slices
@@ -103,8 +108,9 @@ class SimulatedHeads:
         labels, t1 = self._pool[head]
         painted = torch.from_numpy(paint(labels[level], t1[level], generator))
         image = _blur(painted, generator.uniform(0.35, 0.8))  # partial volume
-        image = _move(image, self.size, generator)
-        return _finish(image, generator)
+        fine = (round(self.size[0] * self.pixel_mm), round(self.size[1] * self.pixel_mm))
+        drawn = _finish(_move(image, fine, generator), generator)
+        return drawn if fine == self.size else functional.adaptive_avg_pool2d(drawn, self.size)
 
 
 def simulated_head_volume(seed: int, *, slices: tuple[int, int] = (75, 111)) -> np.ndarray:

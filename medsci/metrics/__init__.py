@@ -1,9 +1,16 @@
-"""Numbers that say how good an image and its uncertainty are; NumPy inside, tensors welcome."""
+"""Numbers that say how good an image, its uncertainty or a set of images is."""
 
 __all__ = [
+    "Comparison",
+    "FeatureStatistics",
+    "FrechetReport",
     "calibrated_coverage",
     "coverage",
+    "feature_energy",
+    "feature_frechet",
+    "frechet_distance",
     "head_mask",
+    "kid",
     "mae",
     "nrmse",
     "psnr",
@@ -15,18 +22,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medsci.metrics.distribution import Comparison, feature_energy, kid
+    from medsci.metrics.frechet import (
+        FeatureStatistics,
+        FrechetReport,
+        feature_frechet,
+        frechet_distance,
+    )
     from medsci.metrics.image import mae, nrmse, psnr, ssim
     from medsci.metrics.mask import head_mask
-    from medsci.metrics.uncertainty import (
-        calibrated_coverage,
-        coverage,
-        uncertainty_correlation,
-    )
+    from medsci.metrics.uncertainty import calibrated_coverage, coverage, uncertainty_correlation
 
-_HOME = {
+_HOMES = {
+    "Comparison": "distribution",
+    "FeatureStatistics": "frechet",
+    "FrechetReport": "frechet",
     "calibrated_coverage": "uncertainty",
     "coverage": "uncertainty",
+    "feature_energy": "distribution",
+    "feature_frechet": "frechet",
+    "frechet_distance": "frechet",
     "head_mask": "mask",
+    "kid": "distribution",
     "mae": "image",
     "nrmse": "image",
     "psnr": "image",
@@ -36,8 +53,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
 
 

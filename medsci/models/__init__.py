@@ -1,12 +1,24 @@
 """Stored models: found by name, verified by hash, rebuilt without pickle."""
 
 __all__ = [
+    "AdapterConfig",
+    "AdapterUse",
+    "Conversion",
     "ModelConfig",
     "ModelInfo",
+    "SamplerHint",
+    "TabulatedConfig",
+    "TeacherConfig",
     "build_path",
+    "convert_checkpoint",
+    "export_model",
     "find_model",
+    "import_model",
+    "install_folder",
     "list_models",
+    "load_adapter_state",
     "load_denoiser",
+    "save_adapter",
     "save_denoiser",
     "search_folders",
     "untrained_like",
@@ -14,18 +26,67 @@ __all__ = [
     "write_card",
 ]
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medsci.models.adapter import AdapterConfig, load_adapter_state, save_adapter
+    from medsci.models.card import write_card
+    from medsci.models.config import (
+        AdapterUse,
+        ModelConfig,
+        SamplerHint,
+        TabulatedConfig,
+        TeacherConfig,
+        build_path,
+    )
+    from medsci.models.convert import Conversion, convert_checkpoint
+    from medsci.models.exporting import export_model
+    from medsci.models.importing import import_model
+    from medsci.models.store import (
+        ModelInfo,
+        find_model,
+        install_folder,
+        list_models,
+        load_denoiser,
+        save_denoiser,
+        search_folders,
+        untrained_like,
+        verify_model,
+    )
 
 _HOMES = {
+    "AdapterConfig": "adapter",
+    "AdapterUse": "config",
+    "Conversion": "convert",
     "ModelConfig": "config",
+    "ModelInfo": "store",
+    "SamplerHint": "config",
+    "TabulatedConfig": "config",
+    "TeacherConfig": "config",
     "build_path": "config",
+    "convert_checkpoint": "convert",
+    "export_model": "exporting",
+    "find_model": "store",
+    "import_model": "importing",
+    "install_folder": "store",
+    "list_models": "store",
+    "load_adapter_state": "adapter",
+    "load_denoiser": "store",
+    "save_adapter": "adapter",
+    "save_denoiser": "store",
+    "search_folders": "store",
+    "untrained_like": "store",
+    "verify_model": "store",
     "write_card": "card",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
-    from importlib import import_module
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
 
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'store')}"), name)
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

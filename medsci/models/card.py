@@ -3,32 +3,41 @@
 __all__ = ["write_card"]
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medsci.models.config import ModelConfig
+from medsci.models.config import AdapterUse, ModelConfig, TeacherConfig
 
 _Rows = Sequence[Mapping[str, float]]
 
 
 def write_card(
-    config: ModelConfig, *, rows: _Rows, recipe: Mapping[str, Any], card: Mapping[str, Any]
+    config: ModelConfig,
+    *,
+    rows: _Rows,
+    recipe: Mapping[str, Any],
+    card: Mapping[str, Any],
+    run: Mapping[str, Any] | None = None,
 ) -> tuple[str, dict[str, bytes]]:
     """Return the text of `MODEL_CARD.md` and the files it refers to.
 
     Args:
         config: the stored configuration.
         rows: the log of the run, with `step`, `train_loss`, `val_loss` and losses per level.
-        recipe: the resolved recipe as plain data.
+        recipe: the resolved recipe as plain data; may be empty for a model that was not trained
+            here.
         card: title, intended use and limits in words.
+        run: what only the run knows: `n_train` and `n_validation`, counts of items or files;
+            `skipped`, files left out with the reason, a mapping; `hardware`, its class in words,
+            for which a name of a machine is never taken.
     """
     lines = [f"# {card.get('title') or config.name}", "", config.data or "(no data described)", ""]
     for key, heading in (("intended_use", "Intended use"), ("limits", "Limits")):
         if card.get(key):
             lines += [f"## {heading}", "", str(card[key]), ""]
-    lines += ["## How to load", "", "```python", "import medsci",
-              f'denoiser = medsci.models.load_denoiser("{config.name}")', "```", ""]  # fmt: skip
-    lines += ["## Training", "", *_facts(config, rows, recipe), ""]
+    lines += ["## How to load", "", *_how_to_load(config), ""]
+    lines += ["## Training", "", *_facts(config, rows, recipe), *_run_facts(run or {}), ""]
     attachments = {}
     if any("train_loss" in row for row in rows):
         attachments["loss.png"] = _loss_curve(rows)
@@ -38,23 +47,63 @@ def write_card(
     return "\n".join(lines), attachments
 
 
+def _how_to_load(config: ModelConfig) -> list[str]:
+    lines = ["```python", "import medsci",
+             f'denoiser = medsci.models.load_denoiser("{config.name}")', "```"]  # fmt: skip
+    if config.network.n_labels:
+        names = ", ".join(f"{i} {name}" for i, name in enumerate(config.labels))
+        lines += ["", f"It takes `label`, int64 numbers below {config.network.n_labels}"
+                  + (f": {names}." if names else ".")]  # fmt: skip
+        if getattr(config.network, "null_label", True):
+            lines[-1] += f" Label {config.network.n_labels} means none, for guidance."
+    if config.sampler is not None:
+        lines += ["", f"It must be sampled in {config.sampler.steps} evaluations by the solver "
+                  f"`{config.sampler.solver}`; more or others make it worse."]  # fmt: skip
+    return lines
+
+
 def _facts(config: ModelConfig, rows: _Rows, recipe: Mapping[str, Any]) -> list[str]:
-    data = {
-        k: v for k, v in recipe["data"].items() if k not in ("cache_dir", "train", "validation")
-    }
+    hidden = ("cache_dir", "train", "validation", "root", "folder", "path")
+    data = {k: v for k, v in recipe.get("data", {}).items() if k not in hidden}
+    trained = config.training.get("steps") is not None
     facts = {
+        "network": config.network.kind,
+        "objective": config.objective if trained else None,
+        "teacher": _named(config.teacher),
         "steps": config.training.get("steps"),
         "batch size": config.training.get("batch_size"),
         "seed": config.training.get("seed"),
         "data": ", ".join(f"{k} {v}" for k, v in data.items()),
         "image size": " x ".join(str(n) for n in config.training_size),
         "channels": ", ".join(config.image_channels),
+        "labels": ", ".join(config.labels) or (config.network.n_labels or None),
         "intensity": config.intensity,
         "prediction": f"{config.prediction} on the path {config.path.kind}",
         "training time": f"{rows[-1]['seconds'] / 60.0:.0f} min" if rows else None,
-        "weights": f"{config.weights_dtype}, moving average of the last steps",
+        "imported from": config.training.get("imported_from"),
+        "sha256 of the source": config.training.get("source_sha256"),
+        "weights": config.weights_dtype + ", moving average of the last steps" * trained,
     }
-    return [f"- {name}: {value}" for name, value in facts.items() if value not in (None, "")]
+    lines = [f"- {name}: {value}" for name, value in facts.items() if value not in (None, "")]
+    return lines + [f"- adapter: {_named(use)}, weight {use.weight:g}" for use in config.adapters]
+
+
+def _named(source: TeacherConfig | AdapterUse | None) -> str | None:
+    if source is None:
+        return None
+    return source.name + (f", sha256 {source.sha256}" if source.sha256 else "")
+
+
+def _run_facts(run: Mapping[str, Any]) -> list[str]:
+    skipped = dict(run.get("skipped") or {})
+    words = {"n_train": "training items", "n_validation": "validation items",
+             "hardware": "hardware"}  # fmt: skip
+    lines = [f"- {word}: {run[key]}" for key, word in words.items() if run.get(key) is not None]
+    if "skipped" in run:
+        reasons = Counter(str(reason) for reason in skipped.values())
+        listed = "; ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items()))
+        lines.append(f"- skipped files: {len(skipped)}" + (f" ({listed})" if listed else ""))
+    return lines
 
 
 def _levels(rows: _Rows) -> list[str]:

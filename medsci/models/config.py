@@ -4,10 +4,14 @@ The path configurations describe the paths of `medsci.core` as data; `build_path
 """
 
 __all__ = [
+    "AdapterUse",
     "ModelConfig",
     "PathConfig",
     "PredictionName",
     "RectifiedConfig",
+    "SamplerHint",
+    "TabulatedConfig",
+    "TeacherConfig",
     "TimeCodeName",
     "VarianceExplodingConfig",
     "VpCosineConfig",
@@ -17,15 +21,26 @@ __all__ = [
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from medsci.nets.config import NetworkConfig
 
 if TYPE_CHECKING:
     from medsci.core.process.path import Path
 
-PredictionName = Literal["v", "x0", "eps", "flow", "edm"]
-TimeCodeName = Literal["angle", "time", "log_sigma_hat"]
+PredictionName = Literal["x0", "eps", "v", "flow", "score", "edm"]
+TimeCodeName = Literal[
+    "angle", "time", "unit_time", "sigma_hat", "log_sigma_hat", "row", "nearest_row"
+]
+_Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 class _Frozen(BaseModel):
@@ -62,8 +77,21 @@ class RectifiedConfig(_Frozen):
     kind: Literal["rectified"] = "rectified"
 
 
+class TabulatedConfig(_Frozen):
+    """The discrete schedule of published weights, `n_rows` training steps.
+
+    Time codes `row` and `nearest_row` tell the network the index of the step.
+    """
+
+    kind: Literal["tabulated"] = "tabulated"
+    schedule: Literal["linear", "scaled_linear", "sigmoid", "cosine"] = "linear"
+    n_rows: Annotated[int, Field(ge=2)] = 1000
+    beta_start: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-2
+
+
 PathConfig = Annotated[
-    VpLinearConfig | VpCosineConfig | VarianceExplodingConfig | RectifiedConfig,
+    VpLinearConfig | VpCosineConfig | VarianceExplodingConfig | RectifiedConfig | TabulatedConfig,
     Field(discriminator="kind"),
 ]
 
@@ -81,7 +109,43 @@ def build_path(config: PathConfig) -> "Path":
             return Path.ve(config.sigma_max, config.sigma_min, config.rho)
         case RectifiedConfig():
             return Path.rectified()
+        case TabulatedConfig():
+            from medsci.core.denoise.schedules import alphas_bar_of
+
+            return Path.tabulated(
+                alphas_bar_of(
+                    config.schedule,
+                    config.n_rows,
+                    beta_start=config.beta_start,
+                    beta_end=config.beta_end,
+                )
+            )
     raise TypeError(f"{type(config).__name__} describes no path")
+
+
+class TeacherConfig(_Frozen):
+    """The model that a student was distilled from."""
+
+    name: str
+    sha256: str = ""
+
+
+class AdapterUse(_Frozen):
+    """A low-rank adapter that was merged into the weights, and how strongly."""
+
+    name: str
+    sha256: str = ""
+    weight: float = 1.0
+
+
+class SamplerHint(_Frozen):
+    """How a few-step student must be sampled: so many evaluations by this solver.
+
+    `solver` is the name of one of `medsci.core.solve`, such as `multistep` or `staircase`.
+    """
+
+    steps: PositiveInt
+    solver: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = "auto"
 
 
 class ModelConfig(_Frozen):
@@ -92,10 +156,15 @@ class ModelConfig(_Frozen):
     Weights in float16 change the output by a thousandth of its own error, measured on a trained
     2D prior for sigma_hat from 0.05 to 3; in bfloat16 it would be seven times that, and bfloat16
     arithmetic, whatever the weights, costs ten to twenty times that.
+
+    `task` says in a word what the model is for; `labels` names the network's labels in their order;
+    `spectrum` is what the choice of a grid needs to know of the data; `sampler` is set for models
+    that only few steps of one solver give good samples of.
     """
 
     format_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    name: _Name
+    task: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")] = "prior"
     network: NetworkConfig
     path: PathConfig
     prediction: PredictionName = "v"
@@ -103,12 +172,32 @@ class ModelConfig(_Frozen):
     time_code: TimeCodeName = "angle"
     unit_input: bool = True
     image_channels: tuple[str, ...] = ("real", "imaginary")
+    labels: tuple[str, ...] = ()
     intensity: str = "99th percentile of the magnitude over the head is 1"
     training_size: tuple[PositiveInt, ...] = ()
     voxel_size_mm: tuple[PositiveFloat, ...] = ()
     licence: str = "Apache-2.0"
     data: str = ""
+    objective: str = "regression"
+    teacher: TeacherConfig | None = None
+    adapters: tuple[AdapterUse, ...] = ()
+    spectrum: Literal["long", "short"] = "long"
+    sampler: SamplerHint | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     weights_dtype: Literal["float16", "float32"] = "float16"
     sha256: str = ""
     n_parameters: int = 0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ModelConfig":
+        if self.labels and len(self.labels) != self.network.n_labels:
+            raise ValueError(
+                f"labels names {len(self.labels)} and the network has {self.network.n_labels}; "
+                "name every label of the network, or none"
+            )
+        if self.time_code in ("row", "nearest_row") and self.path.kind != "tabulated":
+            raise ValueError(
+                f"time_code {self.time_code} came with the path {self.path.kind}; "
+                "rows belong to the path tabulated"
+            )
+        return self

@@ -7,13 +7,18 @@ Weights are safetensors only, and their SHA-256 is checked on every load.
 
 __all__ = [
     "ModelInfo",
+    "digest_of",
     "find_model",
+    "fresh_denoiser",
+    "install_folder",
     "list_models",
     "load_denoiser",
+    "read_config",
     "save_denoiser",
     "search_folders",
     "untrained_like",
     "verify_model",
+    "write_atomic",
 ]
 
 import hashlib
@@ -47,6 +52,16 @@ class ModelInfo:
     config: ModelConfig
     size_bytes: int
 
+    @property
+    def kind(self) -> str:
+        """Return the kind of the network."""
+        return self.config.network.kind
+
+    @property
+    def task(self) -> str:
+        """Return what the model is for, in a word."""
+        return self.config.task
+
 
 def search_folders() -> tuple[Path, ...]:
     """Return the folders that hold models by name, first match wins."""
@@ -54,6 +69,11 @@ def search_folders() -> tuple[Path, ...]:
     listed = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
     user = Path.home() / ".local" / "share" / "medsci" / "models"
     return (*listed, user, Path(__file__).parent / "weights")
+
+
+def install_folder() -> Path:
+    """Return the folder that new models go to: the first of `MEDSCI_MODELS`, or the user's own."""
+    return search_folders()[0]
 
 
 def list_models() -> list[ModelInfo]:
@@ -68,7 +88,7 @@ def list_models() -> list[ModelInfo]:
             continue
         for folder in sorted(path for path in root.iterdir() if (path / CONFIG_FILE).is_file()):
             try:
-                config = _read_config(folder)
+                config = read_config(folder)
             except WeightsError:
                 continue
             weights = folder / WEIGHTS_FILE
@@ -99,7 +119,12 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     )
 
 
-def _read_config(folder: Path) -> ModelConfig:
+def read_config(folder: Path) -> ModelConfig:
+    """Read `config.json` of a model's folder.
+
+    Raises:
+        WeightsError: it is missing or is not the description of a model.
+    """
     try:
         return ModelConfig.model_validate_json((folder / CONFIG_FILE).read_bytes())
     except (OSError, ValidationError) as error:
@@ -110,7 +135,8 @@ def _read_config(folder: Path) -> ModelConfig:
         ) from error
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -122,13 +148,13 @@ def verify_model(name_or_path: str | os.PathLike[str]) -> ModelInfo:
         WeightsError: something is missing, unreadable, or the hash differs.
     """
     folder = find_model(name_or_path)
-    config = _read_config(folder)
+    config = read_config(folder)
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise WeightsError(
             f"{folder} has {CONFIG_FILE} but no {WEIGHTS_FILE}; copy the whole folder again"
         )
-    digest = _digest(weights)
+    digest = digest_of(weights)
     if digest != config.sha256:
         raise WeightsError(
             f"{weights} has sha256 {digest[:12]}..., but {CONFIG_FILE} records "
@@ -138,7 +164,8 @@ def verify_model(name_or_path: str | os.PathLike[str]) -> ModelInfo:
     return ModelInfo(folder.name, folder, config, weights.stat().st_size)
 
 
-def _write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write under a temporary name and rename: a reader sees the old file or the whole new one."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -203,8 +230,8 @@ def save_denoiser(
     target.mkdir(parents=True, exist_ok=True)
     files = {WEIGHTS_FILE: content, CARD_FILE: card.encode(), **(attachments or {})}
     for name, data in files.items():
-        _write_atomic(target / name, data)
-    _write_atomic(target / CONFIG_FILE, (filled.model_dump_json(indent=2) + "\n").encode())
+        write_atomic(target / name, data)
+    write_atomic(target / CONFIG_FILE, (filled.model_dump_json(indent=2) + "\n").encode())
     return filled
 
 
@@ -236,7 +263,7 @@ def load_denoiser(
     from safetensors.torch import load_file
 
     info = verify_model(name_or_path)
-    denoiser = _fresh(info.config, seed=0, precision=precision)
+    denoiser = fresh_denoiser(info.config, seed=0, precision=precision)
     try:
         tensors = load_file(info.folder / WEIGHTS_FILE)
         denoiser.net.load_state_dict({name: value.float() for name, value in tensors.items()})
@@ -248,9 +275,10 @@ def load_denoiser(
     return denoiser.to(device).eval().requires_grad_(requires_grad=False)
 
 
-def _fresh(
+def fresh_denoiser(
     config: ModelConfig, *, seed: int, precision: Literal["auto", "float32", "bfloat16"]
 ) -> "Denoiser":
+    """Build the untrained denoiser that `config` describes."""
     from medsci.core.denoise import Denoiser
     from medsci.nets.unet import build_network
 

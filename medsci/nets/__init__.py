@@ -1,15 +1,80 @@
-"""Networks: factories over MONAI's building blocks."""
+"""Networks: their descriptions as data, factories over MONAI's building blocks, adapters."""
 
-__all__ = ["NetworkConfig", "UNet2d", "UNet2dConfig", "build_network"]
+__all__ = [
+    "Adm",
+    "AdmConfig",
+    "ConvDiscriminator",
+    "DenoiserFeatures",
+    "Mlp",
+    "MlpConfig",
+    "MlpDiscriminator",
+    "MonaiUNet",
+    "MonaiUNetConfig",
+    "NetworkConfig",
+    "RandomFeatures",
+    "UNet2d",
+    "UNet2dConfig",
+    "UNet3d",
+    "UNet3dConfig",
+    "adapter_state",
+    "add_lora",
+    "build_network",
+    "load_adapter",
+    "merge_adapters",
+    "remove_lora",
+]
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from medsci.nets.config import NetworkConfig, UNet2dConfig
+if TYPE_CHECKING:
+    from medsci.nets.adm import Adm
+    from medsci.nets.config import (
+        AdmConfig,
+        MlpConfig,
+        MonaiUNetConfig,
+        NetworkConfig,
+        UNet2dConfig,
+        UNet3dConfig,
+    )
+    from medsci.nets.discriminator import ConvDiscriminator, MlpDiscriminator
+    from medsci.nets.features import DenoiserFeatures, RandomFeatures
+    from medsci.nets.lora import adapter_state, add_lora, load_adapter, merge_adapters, remove_lora
+    from medsci.nets.mlp import Mlp
+    from medsci.nets.monai_unet import MonaiUNet
+    from medsci.nets.unet import UNet2d, build_network
+    from medsci.nets.unet_3d import UNet3d
+
+_HOMES = {
+    "Adm": "adm",
+    "AdmConfig": "config",
+    "ConvDiscriminator": "discriminator",
+    "DenoiserFeatures": "features",
+    "Mlp": "mlp",
+    "MlpConfig": "config",
+    "MlpDiscriminator": "discriminator",
+    "MonaiUNet": "monai_unet",
+    "MonaiUNetConfig": "config",
+    "NetworkConfig": "config",
+    "RandomFeatures": "features",
+    "UNet2d": "unet",
+    "UNet2dConfig": "config",
+    "UNet3d": "unet_3d",
+    "UNet3dConfig": "config",
+    "adapter_state": "lora",
+    "add_lora": "lora",
+    "build_network": "unet",
+    "load_adapter": "lora",
+    "merge_adapters": "lora",
+    "remove_lora": "lora",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("UNet2d", "build_network"):
-        from medsci.nets import unet
-
-        return getattr(unet, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

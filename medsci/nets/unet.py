@@ -1,15 +1,27 @@
-"""2D U-Net behind a space-to-depth stem, on MONAI's diffusion U-Net."""
+"""2D U-Net behind a space-to-depth stem, on MONAI's diffusion U-Net; and the way to every network.
+
+`build_network` builds whatever `medsci.nets.config` describes.
+"""
 
 __all__ = ["UNet2d", "build_network"]
 
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsci.nets.config import UNet2dConfig
+from medsci.nets.config import (
+    AdmConfig,
+    MlpConfig,
+    MonaiUNetConfig,
+    NetworkConfig,
+    UNet2dConfig,
+    UNet3dConfig,
+)
+from medsci.nets.embedding import labels_or_none
+from medsci.nets.space import pad_to_multiple
 
 
 @final
@@ -44,38 +56,64 @@ class UNet2d(nn.Module):
             attention_levels=tuple(level in config.attention_levels for level in levels),
             norm_num_groups=config.norm_groups,
             num_head_channels=tuple(config.head_channels for _ in levels),
+            num_class_embeds=config.n_labels + 1 if config.n_labels else None,
             use_flash_attention=True,
         )
 
     def forward(
-        self, x: Float[Tensor, "b c_in h w"], code: Float[Tensor, " b"]
+        self,
+        x: Float[Tensor, "b c_in h w"],
+        code: Float[Tensor, " b"],
+        *,
+        label: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b c_out h w"]:
-        """Return the prediction for states `x`; `code` tells the time, on a scale of 0 to 1000."""
+        """Return the prediction for states `x`; `code` tells the time, on a scale of 0 to 1000.
+
+        Raises:
+            ValueError: a label came and the network has none.
+        """
+        labels = labels_or_none(label, n_labels=self.config.n_labels, null_label=True, like=x)
         height, width = x.shape[-2:]
-        padded = _pad_to_multiple(x, self.config.multiple)
+        padded = pad_to_multiple(x, self.config.multiple)
         folded = functional.pixel_unshuffle(padded, self.config.stem_factor)
         folded = folded.contiguous(memory_format=torch.channels_last)
-        out = functional.pixel_shuffle(self.unet(folded, code), self.config.stem_factor)
+        deep = self.unet(folded, code, class_labels=labels)
+        out = functional.pixel_shuffle(deep, self.config.stem_factor)
         return out[..., :height, :width]
 
 
-def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    below, right = (-size % multiple for size in x.shape[-2:])
-    if not (below or right):
-        return x
-    mode = "reflect" if below < x.shape[-2] and right < x.shape[-1] else "replicate"
-    return functional.pad(x, (0, right, 0, below), mode=mode)
-
-
-def build_network(config: UNet2dConfig, *, seed: int = 0) -> nn.Module:
+def build_network(config: NetworkConfig, *, seed: int = 0) -> nn.Module:
     """Build the network that `config` describes, with weights drawn from `seed`.
 
     The global generator is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # of the CPU alone, unlike torch.manual_seed
-        network = UNet2d(config)
+        network = _network(config)
     for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
+
+
+def _network(config: NetworkConfig) -> nn.Module:
+    match config:
+        case UNet2dConfig():
+            return UNet2d(config)
+        case UNet3dConfig():
+            from medsci.nets.unet_3d import UNet3d
+
+            return UNet3d(config)
+        case MonaiUNetConfig():
+            from medsci.nets.monai_unet import MonaiUNet
+
+            return MonaiUNet(config)
+        case AdmConfig():
+            from medsci.nets.adm import Adm
+
+            return Adm(config)
+        case MlpConfig():
+            from medsci.nets.mlp import Mlp
+
+            return Mlp(config)
+    raise TypeError(f"{type(config).__name__} describes no network")

@@ -2,7 +2,9 @@
 
 __all__ = [
     "DenoiserModule",
+    "DistillRecipe",
     "Ema",
+    "PriorRecipe",
     "TrainRecipe",
     "TrainResult",
     "TrainingTerminatedError",
@@ -15,7 +17,9 @@ from typing import Any
 
 _HOMES = {
     "DenoiserModule": "module",
+    "DistillRecipe": "recipe",
     "Ema": "ema",
+    "PriorRecipe": "recipe",
     "TrainRecipe": "recipe",
     "TrainResult": "run",
     "TrainingTerminatedError": "run",

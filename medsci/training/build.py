@@ -1,56 +1,85 @@
-"""From recipe to objects: data source, denoiser, objective."""
+"""From recipe to objects: data source, networks, objective, sampler."""
 
-__all__ = ["build_denoiser", "build_objective", "build_source"]
+__all__ = ["Parts", "build_denoiser", "build_parts", "build_source"]
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, final
+
+from torch import Tensor, nn
 
 from medsci.core.denoise import Denoiser
-from medsci.core.learn import LogitNormal, PseudoHuber, Regression, SquaredError, Uniform
-from medsci.core.learn.metric import Metric
-from medsci.core.learn.time_law import TimeLaw
-from medsci.data.source import SliceSource
+from medsci.core.learn import Objective
+from medsci.data.source import Source
+from medsci.errors import InvalidInputError, WeightsError
 from medsci.models.config import build_path
 from medsci.nets.unet import build_network
-from medsci.training.recipe import (
-    NiftiSlicesConfig,
-    PseudoHuberConfig,
-    SimulatedHeadsConfig,
-    TrainRecipe,
-    UniformConfig,
-)
+from medsci.training.build_law import build_regression
+from medsci.training.recipe import DistillRecipe, PriorRecipe, TrainRecipe
+from medsci.training.sampling import Sampler
+
+Split = Literal["train", "validation"]
 
 
-def build_source(recipe: TrainRecipe, *, split: Literal["train", "validation"]) -> SliceSource:
-    """Return the slices of one split."""
-    data = recipe.data
-    match data:
-        case SimulatedHeadsConfig():
-            from medsci.data.heads import SimulatedHeads
+@final
+@dataclass(frozen=True)
+class Parts:
+    """What a task is made of.
 
-            return SimulatedHeads(
-                n_heads=data.n_heads if split == "train" else data.n_validation_heads,
-                size=data.size,
-                seed=recipe.seed,
-                split=split,
-                slices=data.slices,
-                cache_dir=data.cache_dir,
-            )
-        case NiftiSlicesConfig():
-            from medsci.data.nifti_slices import NiftiSlices
+    Attributes:
+        denoiser: is trained.
+        objective: average -> objective; some hold the moving average as their target.
+        sampler: how the result is to be sampled.
+        discriminator: is trained against the denoiser, where the objective has one.
+    """
 
-            return NiftiSlices(
-                data.train if split == "train" else data.validation,
-                axis=data.axis,
-                size=data.size,
-                channels=data.channels,
-                min_signal=data.min_signal,
-            )
-    raise TypeError(f"{type(data).__name__} describes no data source")
+    denoiser: Denoiser
+    objective: Callable[[Denoiser], Objective]
+    sampler: Sampler
+    discriminator: nn.Module | None = None
 
 
-def build_denoiser(recipe: TrainRecipe) -> Denoiser:
-    """Return the untrained denoiser, with weights drawn from the recipe's seed."""
-    return Denoiser(
+def build_source(recipe: TrainRecipe, *, split: Split) -> Source:
+    """Return the samples of one split.
+
+    Raises:
+        InvalidInputError: the data are missing or unreadable; the message names the section.
+    """
+    from medsci.training.build_data import source_of
+
+    try:
+        return source_of(recipe.data, split=split, seed=recipe.seed)
+    except (InvalidInputError, ValueError) as error:
+        raise InvalidInputError(f"data ({split}): {error}") from error
+
+
+def build_parts(recipe: TrainRecipe) -> Parts:
+    """Return what the recipe's task is made of.
+
+    Raises:
+        WeightsError: a model that the recipe names is missing or damaged.
+    """
+    match recipe:
+        case PriorRecipe():
+            regression = build_regression(recipe)
+            denoiser = build_denoiser(recipe)
+            return Parts(denoiser, lambda average: regression, _sampler(recipe, denoiser))
+        case DistillRecipe():
+            from medsci.training.build_distill import build_distillation
+
+            return build_distillation(recipe)
+    raise TypeError(f"{type(recipe).__name__} describes no training")
+
+
+def _sampler(recipe: PriorRecipe, denoiser: Denoiser) -> Sampler:
+    samples = recipe.samples
+    n_labels = int(getattr(recipe.network, "n_labels", 0))
+    return Sampler(count=samples.count, steps=samples.steps, seed=samples.seed, n_labels=n_labels)
+
+
+def build_denoiser(recipe: PriorRecipe) -> Denoiser:
+    """Return the denoiser a run starts from: weights drawn from the seed, or those of `init`."""
+    denoiser = Denoiser(
         build_network(recipe.network, seed=recipe.seed),
         path=build_path(recipe.path),
         pred=recipe.prediction,
@@ -59,23 +88,19 @@ def build_denoiser(recipe: TrainRecipe) -> Denoiser:
         unit_input=recipe.unit_input,
         precision=recipe.trainer.precision,
     )
+    if recipe.init is not None:
+        _start_from(denoiser, recipe.init)
+    return denoiser
 
 
-def build_objective(recipe: TrainRecipe) -> Regression:
-    """Return the loss."""
-    law, metric = recipe.time_law, recipe.metric
-    time_law: TimeLaw
-    if isinstance(law, UniformConfig):
-        time_law = Uniform(on=law.axis, sigma_data=recipe.sigma_data, margin=law.margin)
-    else:
-        time_law = LogitNormal(
-            mean=law.mean,
-            sd=law.sd,
-            on=law.axis,
-            sigma_data=recipe.sigma_data,
-            margin=law.margin,
-        )
-    error: Metric = SquaredError()
-    if isinstance(metric, PseudoHuberConfig):
-        error = PseudoHuber(width=metric.width)
-    return Regression(time_law=time_law, metric=error)
+def _start_from(denoiser: Denoiser, name: str) -> None:
+    from medsci.models.store import load_denoiser
+
+    weights: dict[str, Tensor] = load_denoiser(name).net.state_dict()
+    try:
+        denoiser.net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"init: the network of {name!r} is not the one of the recipe "
+            f"({str(error).splitlines()[-1].strip()}); copy its network section"
+        ) from error

@@ -1,125 +1,123 @@
 """The Lightning module: a denoiser, its moving average, an objective."""
 
-__all__ = ["N_LEVELS", "DenoiserModule"]
+__all__ = ["DenoiserModule", "learning_rate_factor"]
 
 import copy
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any, final
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
-from torch.optim import AdamW
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from medsci.core.denoise import Denoiser
-from medsci.core.learn import Regression
 from medsci.core.rng import Rng
-from medsci.data.source import SliceSource
-from medsci.training.build import build_denoiser, build_objective
+from medsci.data.source import Source, as_sample
+from medsci.training.build import Parts, build_parts
 from medsci.training.ema import Ema
-from medsci.training.recipe import OptimiserConfig, TrainRecipe
-from medsci.training.stream import SampleNumbers, SliceStream, train_loader, validation_loader
-
-N_LEVELS = 5
-_VALIDATION_SEED = 0x7E57
+from medsci.training.recipe import TrainRecipe
+from medsci.training.recipe.trainer import OptimiserConfig
+from medsci.training.stream import Batch, SampleNumbers, SampleStream, split_batch, train_loader
+from medsci.training.validation import Validator
+from medsci.training.window import LossWindow, level_of
 
 
 @final
 class DenoiserModule(LightningModule):
     """Train a denoiser so that step `k` depends on the recipe, the weights and `k` alone.
 
-    Noise and times come from `(seed, sample number)`, never from a generator with a state, so a
-    run resumed from a checkpoint repeats the uninterrupted one bit for bit on a CPU.
+    Noise and times come from `(seed, sample number)`, never from a generator with a state. So a run
+    resumed from a checkpoint repeats the uninterrupted one bit for bit on a CPU, and several
+    processes see what one would see.
 
     Attributes:
         denoiser: the one that is trained.
         average: its moving average, used for validation and stored at the end.
-        window: loss and noise level of the samples since the last log line.
+        window: losses by noise level since the last log line.
     """
 
     def __init__(
-        self, recipe: TrainRecipe, *, train_source: SliceSource, validation_source: SliceSource
+        self, recipe: TrainRecipe, *, train_source: Source, validation_source: Source
     ) -> None:
         super().__init__()
         self.recipe = recipe
-        self.denoiser: Denoiser = build_denoiser(recipe)
+        parts: Parts = build_parts(recipe)
+        self.denoiser: Denoiser = parts.denoiser
         self.average: Denoiser = copy.deepcopy(self.denoiser)
         self.average.requires_grad_(requires_grad=False)
-        self.objective: Regression = build_objective(recipe)
+        self.discriminator: nn.Module | None = parts.discriminator
+        self.objective = parts.objective(self.average)
+        shape = as_sample(validation_source.draw(0, 0))["x0"].shape
+        self.sampler = dataclasses.replace(parts.sampler, shape=tuple(shape))
         self.ema = Ema(recipe.trainer.ema_decay)
-        self.train_stream = SliceStream(train_source, seed=recipe.seed)
-        self.validation_stream = SliceStream(validation_source, seed=_VALIDATION_SEED)
-        self.window: list[tuple[float, int]] = []
+        self.train_stream = SampleStream(train_source, seed=recipe.seed)
+        self.validator = Validator(validation_source, recipe=recipe)
+        self.window = LossWindow()
+        self.unsharded: list[Denoiser] = []  # a list, so that it is no part of the state
 
-    def train_dataloader(self) -> DataLoader[tuple[int, Tensor]]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Return the batches from the current step on."""
-        trainer = self.recipe.trainer
+        config = self.recipe.trainer
         numbers = SampleNumbers(
             lambda: self.global_step,
-            max_steps=trainer.max_steps,
-            batch_size=trainer.batch_size,
+            max_steps=config.max_steps,
+            batch_size=config.batch_size,
+            accumulate=config.accumulate,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
-        return train_loader(self.train_stream, numbers, workers=trainer.workers)
+        return train_loader(self.train_stream, numbers, workers=config.workers)
 
-    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+    def on_fit_start(self) -> None:
+        """Move the frozen networks that the objective holds to where the model is."""
+        for network in _networks_in(self.objective):  # teachers, targets, feature extractors
+            network.to(self.device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        numbers, x0 = batch
+        numbers, x0, noise, cond = split_batch(batch)
         rng = Rng(self.recipe.seed, ids=numbers.tolist())
-        loss, seen = self.objective(self.denoiser, x0, rng=rng, step=0)
-        levels = self._level(seen["t"])
-        self.window += zip(seen["loss"].tolist(), levels.tolist(), strict=True)
+        loss, seen = self.objective(
+            self.denoiser, x0, rng=rng, step=self.global_step, noise=noise, cond=cond
+        )
+        angle = self.angle(seen["t"])
+        self.window.add(seen["loss"], level_of(angle))
         return loss
 
-    def _level(self, t: Tensor) -> Tensor:
-        """Return the fifth of the angle `atan2(sigma, sigma_data alpha)` each time falls into."""
-        alpha, sigma = self.denoiser.coefficients(t)
-        angle = torch.atan2(torch.as_tensor(sigma), self.recipe.sigma_data * torch.as_tensor(alpha))
-        return (angle / (0.5 * math.pi) * N_LEVELS).long().clamp(0, N_LEVELS - 1)
+    def angle(self, t: Tensor) -> Tensor:
+        """Return `atan2(sigma, sigma_data alpha)` of times (b,), from 0 at data to pi / 2."""
+        alpha, sigma = (torch.as_tensor(c) for c in self.denoiser.coefficients(t))
+        return torch.atan2(sigma, self.denoiser.sigma_data * alpha)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update the moving average."""
-        self.ema.update(self.average.net, self.denoiser.net, update=self.global_step - 1)
+        if (batch_idx + 1) % self.recipe.trainer.accumulate == 0:
+            self.ema.update(self.average.net, self.denoiser.net, update=self.global_step - 1)
 
-    @torch.no_grad()
     def validate(self) -> list[float]:
-        """Return the average's loss at the centre of every noise level.
+        """Return the average's loss at every noise level, NaN where there is none."""
+        return self.validator(self.average, self.objective)
 
-        Slices and noise are the same at every call.
-        """
-        path = self.average.path
-        centres = np.tan((np.arange(N_LEVELS) + 0.5) / N_LEVELS * (0.5 * math.pi))
-        ends = np.array([path.angle(1e-3), path.angle(1.0 - 1e-3)], dtype=np.float64)
-        times = path.time_at_angle(np.arctan(self.recipe.sigma_data * centres).clip(*ends))
-        trainer = self.recipe.trainer
-        loader = validation_loader(
-            self.validation_stream, n_samples=trainer.val_samples, batch_size=trainer.batch_size
-        )
-        sums = torch.zeros(N_LEVELS, dtype=torch.float64)
-        for numbers, slices in loader:
-            rng = Rng(_VALIDATION_SEED, ids=numbers.tolist())
-            x0 = slices.to(self.device)
-            for level, time in enumerate(times):
-                t = torch.full((len(x0),), float(time), dtype=torch.float64, device=x0.device)
-                losses = self.objective.at(self.average, x0, t, rng=rng, step=level)
-                sums[level] += losses.double().sum().cpu()
-        return (sums / trainer.val_samples).tolist()
+    def draw_samples(self) -> Tensor:
+        """Return samples of the average (n, c, *spatial), the same noise at every call."""
+        return self.sampler(self.average, device=self.device)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW with warm-up and cosine."""
+        """Return AdamW with warm-up and cosine; a discriminator has a rate of its own."""
         config = self.recipe.optimiser
+        fused = self.recipe.trainer.strategy != "fsdp"
         optimiser = AdamW(
-            self.denoiser.parameters(),
+            [{"params": list(group), **options} for group, options in self._groups()],
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
-            fused=True,
+            fused=fused,
         )
         steps = self.recipe.trainer.max_steps
         schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(config, step, steps))
@@ -128,16 +126,62 @@ class DenoiserModule(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def _groups(self) -> Iterator[tuple[Iterator[nn.Parameter], dict[str, Any]]]:
+        yield (p for p in self.denoiser.parameters() if p.requires_grad), {}
+        if self.discriminator is not None:
+            own = self.recipe.objective  # type: ignore[attr-defined]
+            yield (
+                self.discriminator.parameters(),
+                {"lr": own.learning_rate, "betas": own.betas, "weight_decay": 0.0},
+            )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of each group; sharded gradients as whole ones."""
+        largest = self.recipe.optimiser.gradient_clip
+        if largest is not None:
+            for group in optimizer.param_groups:
+                nn.utils.clip_grad_norm_(group["params"], largest)
+
+    def configure_model(self) -> None:
+        """Shard the networks over processes where the strategy is `fsdp`."""
+        sharded = self.recipe.trainer.strategy == "fsdp"
+        if sharded and self.device_mesh is not None and not self.unsharded:
+            from medsci.training.sharding import shard
+
+            self.unsharded = [copy.deepcopy(self.average)]
+            for denoiser in (self.denoiser, self.average):
+                shard(denoiser.net, self.device_mesh)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the recipe and the half-filled log line."""
         checkpoint["medsci"] = {
             "recipe": self.recipe.model_dump_json(),
-            "window": [list(entry) for entry in self.window],
+            "window": self.window.summed(self.trainer.strategy),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the half-filled log line up again."""
-        self.window = [(float(a), int(b)) for a, b in checkpoint["medsci"]["window"]]
+        self.window.restore(checkpoint["medsci"]["window"], first=self.trainer.global_rank == 0)
+
+
+def _networks_in(value: Any) -> Iterator[nn.Module]:
+    """Yield the networks that an objective holds, in its parts too."""
+    owner = getattr(value, "__self__", None)  # features are often a method of a network
+    if isinstance(value, nn.Module):
+        yield value
+    elif isinstance(owner, nn.Module):
+        yield owner
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _networks_in(getattr(value, field.name))
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _networks_in(part)
 
 
 def learning_rate_factor(config: OptimiserConfig, step: int, max_steps: int) -> float:

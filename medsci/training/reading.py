@@ -7,14 +7,17 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from medsci.errors import InvalidInputError, UsageError
-from medsci.training.recipe import TrainRecipe
+from medsci.training.recipe import TASKS, TrainRecipe
+
+_DEFAULT_TASK = "prior"
+_NAMED = re.compile(r"^[a-z_]+(\.[a-z_0-9]+)*: ")
 
 
 class _Loader(yaml.SafeLoader):
@@ -73,13 +76,26 @@ def parse_recipe(
     merged = _plain(content)
     for override in overrides:
         _apply(merged, override)
+    model = _model_of(merged, where=where)
     try:
-        return TrainRecipe.model_validate(merged)
+        return model.model_validate(merged)
     except ValidationError as error:
         details = error.errors(include_url=False)
         details.sort(key=lambda detail: detail["type"] != "extra_forbidden")  # the likely cause
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise InvalidInputError(f"{where}: {_one_line(details[0], merged)}{more}") from error
+        line = _one_line(details[0], merged, model)
+        raise InvalidInputError(f"{where}: {line}{more}") from error
+
+
+def _model_of(content: Mapping[str, Any], *, where: str) -> type[TrainRecipe]:
+    task = content.get("task", _DEFAULT_TASK)
+    if task not in TASKS:
+        near = difflib.get_close_matches(str(task), list(TASKS), n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InvalidInputError(
+            f"{where}: task: {task!r} came; {hint}choose from {', '.join(TASKS)}"
+        )
+    return TASKS[task]
 
 
 def _plain(content: Any) -> Any:
@@ -102,40 +118,43 @@ def _apply(content: dict[str, Any], override: str) -> None:
     level[parts[-1]] = _load_yaml(text, where=f"override {override!r}")
 
 
-def _one_line(detail: ErrorDetails, content: Mapping[str, Any]) -> str:
-    path = _dotted(detail["loc"], content)
+def _one_line(detail: ErrorDetails, content: Mapping[str, Any], model: type[TrainRecipe]) -> str:
+    absent = detail["type"] in ("extra_forbidden", "missing")  # the last part is a key, not a tag
+    path = _dotted(detail["loc"], content, ends_in_key=absent)
     if detail["type"] == "extra_forbidden":
-        known = _keys_at(path[:-1], content)
+        known = _keys_at(path[:-1], content, model)
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
         return f"{'.'.join(path)}: unknown key; {hint}"
     if detail["type"] == "missing":
         return f"{'.'.join(path)}: missing; add it"
-    message = detail["msg"].removeprefix("Value error, ")
-    message = " ".join(message.split())
+    message = " ".join(detail["msg"].removeprefix("Value error, ").split())
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return _wrong_kind(path, detail.get("ctx", {}).get("tag"), content)
+        return _wrong_kind(path, detail.get("ctx", {}).get("tag"), content, model)
+    if _NAMED.match(message):  # two keys in conflict: the message names the place itself
+        return message
     came = detail.get("input")
     shown = "" if isinstance(came, Mapping) else f"; {came!r} came"
     return f"{'.'.join(path) or 'recipe'}: {message[:1].lower()}{message[1:]}{shown}"
 
 
-def _wrong_kind(path: list[str], tag: str | None, content: Any) -> str:
-    kinds = [str(choice.model_fields["kind"].default) for choice in _choices_at(path, content)]
+def _wrong_kind(path: list[str], tag: str | None, content: Any, model: type[TrainRecipe]) -> str:
+    choices = _choices_at(path, content, model)
+    kinds = [str(choice.model_fields["kind"].default) for choice in choices]
     if tag is None:
         return f"{'.'.join(path)}.kind: missing; choose from {', '.join(kinds)}"
-    near = difflib.get_close_matches(tag, kinds, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(tag), kinds, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"{'.'.join(path)}.kind: {tag!r} came; {hint}choose from {', '.join(kinds)}"
 
 
-def _dotted(loc: Sequence[int | str], content: Any) -> list[str]:
+def _dotted(loc: Sequence[int | str], content: Any, *, ends_in_key: bool) -> list[str]:
     """Return the keys of an error location, without the tags of unions that pydantic adds."""
     path: list[str] = []
     level = content
     for index, part in enumerate(loc):
-        last = index == len(loc) - 1
-        if isinstance(level, Mapping) and part not in level and not last:
+        is_key = ends_in_key and index == len(loc) - 1
+        if isinstance(level, Mapping) and part not in level and not is_key:
             continue  # a tag such as "simulated_heads"
         path.append(str(part))
         if isinstance(level, Mapping):
@@ -154,9 +173,9 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for argument in arguments for model in _models_in(argument)]
 
 
-def _choices_at(path: Sequence[str], content: Any) -> list[type[BaseModel]]:
+def _choices_at(path: Sequence[str], content: Any, model: type[BaseModel]) -> list[type[BaseModel]]:
     """Return the models that may stand at `path`, the one chosen by `kind` first."""
-    choices: list[type[BaseModel]] = [TrainRecipe]
+    choices: list[type[BaseModel]] = [model]
     for part in path:
         content = content.get(part, {}) if isinstance(content, Mapping) else {}
         kind = content.get("kind") if isinstance(content, Mapping) else None
@@ -169,9 +188,9 @@ def _kind_of(model: type[BaseModel]) -> Any:
     return model.model_fields["kind"].default if "kind" in model.model_fields else None
 
 
-def _keys_at(path: Sequence[str], content: Any) -> list[str]:
+def _keys_at(path: Sequence[str], content: Any, model: type[BaseModel]) -> list[str]:
     """Return the keys that a recipe may have at `path`."""
-    return list(_choices_at(path, content)[0].model_fields)
+    return list(_choices_at(path, content, model)[0].model_fields)
 
 
 def to_yaml(recipe: TrainRecipe) -> str:
@@ -180,5 +199,8 @@ def to_yaml(recipe: TrainRecipe) -> str:
 
 
 def export_schema() -> dict[str, Any]:
-    """Return the JSON schema of a recipe, for editors that complete and check YAML."""
-    return TrainRecipe.model_json_schema()
+    """Return the JSON schema of all recipes, for editors that complete and check YAML."""
+    every: Any = Union[tuple(TASKS.values())]  # noqa: UP007 - made of a table
+    union: Any = TypeAdapter(every)
+    schema: dict[str, Any] = union.json_schema()
+    return schema

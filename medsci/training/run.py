@@ -1,8 +1,9 @@
 """Run a recipe on Lightning."""
 
-__all__ = ["TrainResult", "TrainingTerminatedError", "resolve_device", "train"]
+__all__ = ["TrainResult", "TrainingTerminatedError", "train"]
 
 import contextlib
+import json
 import logging
 import os
 import warnings
@@ -12,18 +13,32 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from medsci.errors import ExitCode, InvalidInputError, MedsciError, OutputExistsError, UsageError
-from medsci.models.card import write_card
-from medsci.models.store import save_denoiser
 from medsci.training.build import build_source
-from medsci.training.callbacks import Checkpoints, MetricsLog, Progress, StopCleanly, Validation
+from medsci.training.callbacks import (
+    Checkpoints,
+    MetricsLog,
+    Progress,
+    Samples,
+    StopCleanly,
+    TensorBoard,
+    Validation,
+)
+from medsci.training.export import export_model
+from medsci.training.launch import find_machines
 from medsci.training.module import DenoiserModule
+from medsci.training.reading import parse_recipe
 from medsci.training.recipe import TrainRecipe
 
 CHECKPOINT, METRICS, RECIPE, MODEL = "last.ckpt", "metrics.csv", "recipe.json", "model"
+_FREE = (
+    "max_minutes", "workers", "threads", "checkpoint_every_steps", "tensorboard", "devices",
+    "nodes", "strategy", "accumulate",
+)  # fmt: skip
+"""Keys of the trainer that may change between two sittings of a run."""
 
 
 class TrainingTerminatedError(MedsciError):
@@ -42,7 +57,8 @@ class TrainResult:
         model: folder that `medsci.models.load_denoiser` reads.
         steps: optimiser steps done over all sittings.
         reason: `done` or `max_minutes`.
-        metrics: the rows of `metrics.csv`.
+        metrics: the rows of `metrics.csv`, known to the first process.
+        is_first_process: whether this process is the one that writes.
     """
 
     folder: Path
@@ -50,6 +66,7 @@ class TrainResult:
     steps: int
     reason: str
     metrics: tuple[dict[str, float], ...]
+    is_first_process: bool = True
 
 
 def train(
@@ -83,32 +100,24 @@ def train(
         )
     if checkpoint is not None:
         _check_same_recipe(checkpoint, recipe)
-    accelerator, devices = resolve_device(device)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECIPE).write_text(recipe.model_dump_json(indent=2) + "\n")
+    machines = find_machines(recipe.trainer, device=device)
     module = DenoiserModule(
         recipe,
         train_source=build_source(recipe, split="train"),
         validation_source=build_source(recipe, split="validation"),
     )
-    config = recipe.trainer
-    log = MetricsLog(folder / METRICS, every=config.log_every_steps)
-    stop = StopCleanly(max_minutes=config.max_minutes)
-    validation = Validation(log, every=config.val_every_steps, stop=stop)
-    progress = Progress(log, every=config.log_every_steps)
-    keep = Checkpoints(
-        folder / CHECKPOINT,
-        every=config.checkpoint_every_steps,
-        after=lambda trained: _export(trained, folder / MODEL, log.rows),
-    )
-    with _quiet_lightning(), _threads(config.threads):
+    folder.mkdir(parents=True, exist_ok=True)
+    watch = _Watch.over(recipe, folder)
+    with _quiet_lightning(), _threads(recipe.trainer.threads):
         trainer = Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            max_steps=config.max_steps,
+            accelerator=machines.accelerator,
+            devices=machines.devices,
+            num_nodes=machines.nodes,
+            strategy=machines.lightning_strategy(),
+            max_steps=recipe.trainer.max_steps,
             max_epochs=-1,
-            gradient_clip_val=recipe.optimiser.gradient_clip,
-            callbacks=[log, stop, validation, progress, keep],
+            accumulate_grad_batches=recipe.trainer.accumulate,
+            callbacks=watch.callbacks,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -116,37 +125,52 @@ def train(
             use_distributed_sampler=False,
             default_root_dir=folder,
         )
+        if trainer.is_global_zero:
+            (folder / RECIPE).write_text(recipe.model_dump_json(indent=2) + "\n")
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
     steps = int(trainer.global_step)
-    if stop.reason == "sigterm":
+    if watch.stop.reason == "sigterm":
         raise TrainingTerminatedError(
             f"SIGTERM came after step {steps}; resume from {folder / CHECKPOINT}"
         )
-    return TrainResult(folder, folder / MODEL, steps, stop.reason or "done", tuple(log.rows))
+    rows = tuple(watch.log.rows)
+    reason = watch.stop.reason or "done"
+    return TrainResult(folder, folder / MODEL, steps, reason, rows, trainer.is_global_zero)
 
 
-def _export(module: DenoiserModule, folder: Path, rows: list[dict[str, float]]) -> None:
-    steps = int(module.global_step)
-    recipe = module.recipe
-    last = next((row for row in reversed(rows) if "val_loss" in row), {})
-    config = recipe.stored_config().model_copy(
-        update={
-            "training": {
-                "steps": steps,
-                "batch_size": recipe.trainer.batch_size,
-                "seed": recipe.seed,
-                "val_loss": last.get("val_loss"),
-                "torch": torch.__version__,
-            }
-        }
-    )
-    card, attachments = write_card(
-        config, rows=rows, recipe=recipe.model_dump(mode="json"), card=recipe.card.model_dump()
-    )
-    save_denoiser(
-        module.average, folder, config=config, card=card, attachments=attachments,
-        existing="replace",
-    )  # fmt: skip
+@final
+@dataclass(frozen=True)
+class _Watch:
+    """The callbacks of a run, in the order they act."""
+
+    log: MetricsLog
+    stop: StopCleanly
+    callbacks: list[Callback]
+
+    @classmethod
+    def over(cls, recipe: TrainRecipe, folder: Path) -> "_Watch":
+        config, samples = recipe.trainer, recipe.samples
+        board = TensorBoard(folder / "tensorboard") if config.tensorboard else None
+        log = MetricsLog(
+            folder / METRICS,
+            every=config.log_every_steps,
+            listeners=[board.add_row] if board else [],
+        )
+        stop = StopCleanly(max_minutes=config.max_minutes)
+        callbacks: list[Callback] = [board] if board else []
+        callbacks += [log, stop, Validation(log, every=config.val_every_steps, stop=stop)]
+        if samples.every_steps is not None:
+            listeners = [board.add_picture] if board else []
+            callbacks.append(
+                Samples(folder / "samples", every=samples.every_steps, listeners=listeners)
+            )
+        callbacks.append(Progress(log, every=config.log_every_steps))
+        keep = Checkpoints(
+            folder / CHECKPOINT,
+            every=config.checkpoint_every_steps,
+            after=lambda module: export_model(module, folder / MODEL, rows=log.rows),
+        )
+        return cls(log, stop, [*callbacks, keep])
 
 
 def _checkpoint_to_resume(folder: Path, resume: str | os.PathLike[str] | None) -> Path | None:
@@ -167,7 +191,7 @@ def _check_same_recipe(checkpoint: Path, recipe: TrainRecipe) -> None:
         content: dict[str, Any] = torch.load(
             checkpoint, map_location="meta", weights_only=True, mmap=True
         )
-        stored = TrainRecipe.model_validate_json(content["medsci"]["recipe"])
+        stored = parse_recipe(json.loads(content["medsci"]["recipe"]))
     except (KeyError, ValueError, RuntimeError, EOFError, OSError) as error:
         raise InvalidInputError(
             f"{checkpoint} is no checkpoint of a medsci training run "
@@ -176,8 +200,8 @@ def _check_same_recipe(checkpoint: Path, recipe: TrainRecipe) -> None:
         ) from error
     before, now = stored.model_dump(), recipe.model_dump()
     for dump in (before, now):  # what may change between two sittings of a run
-        dump["card"] = None
-        for key in ("max_minutes", "workers", "threads", "checkpoint_every_steps"):
+        dump["card"] = dump["samples"] = None
+        for key in _FREE:
             dump["trainer"][key] = None
     changed = [key for key in now if now[key] != before[key]]
     if changed:
@@ -185,22 +209,6 @@ def _check_same_recipe(checkpoint: Path, recipe: TrainRecipe) -> None:
             f"{checkpoint} was trained with another recipe: {', '.join(changed)} differ; "
             "resume with the recipe of that run, or start a new output folder"
         )
-
-
-def resolve_device(device: str) -> tuple[str, int | list[int]]:
-    """Return the accelerator and devices of Lightning for `auto`, `cpu`, `cuda` or `cuda:N`."""
-    kind, _, number = device.partition(":")
-    cuda = torch.cuda.is_available()
-    if kind == "auto":
-        return ("cuda", 1) if cuda else ("cpu", 1)
-    if device == "cpu":
-        return "cpu", 1
-    if kind != "cuda" or (number and not number.isdecimal()):
-        raise UsageError(f"device {device!r} came; choose auto, cpu, cuda or cuda:N")
-    count = torch.cuda.device_count() if cuda else 0
-    if int(number or 0) >= count:
-        raise UsageError(f"device {device!r} was asked for, this machine has {count} CUDA devices")
-    return "cuda", [int(number)] if number else 1
 
 
 @contextlib.contextmanager
@@ -222,6 +230,9 @@ def _quiet_lightning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=PossibleUserWarning)
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message="FSDP2-wrapped module"
+        )  # nothing here is in place
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

@@ -7,10 +7,10 @@ import time
 import torch
 
 from medsci.core.rng import Rng
-from medsci.training.build import build_denoiser, build_objective, build_source
+from medsci.training.build import build_parts, build_source
+from medsci.training.launch import find_machines
 from medsci.training.recipe import TrainRecipe
-from medsci.training.run import resolve_device
-from medsci.training.stream import SliceStream
+from medsci.training.stream import SampleNumbers, SampleStream, split_batch, train_loader
 
 _N_STEPS = 3
 
@@ -18,39 +18,54 @@ _N_STEPS = 3
 def try_out(recipe: TrainRecipe, *, device: str = "auto") -> str:
     """Return a few lines: parameters, data scale, seconds per step and for the whole run.
 
-    The first step is left out of the timing. The standard deviation of the drawn data is what
-    `sigma_data` should be near.
+    One process does the work of one; the first step is left out of the timing. The standard
+    deviation of the drawn data is what `sigma_data` should be near.
     """
-    kind, devices = resolve_device(device)
-    place = torch.device(f"{kind}:{devices[0]}" if isinstance(devices, list) else kind)
+    machines = find_machines(recipe.trainer, device=device)
+    one = machines.devices[0] if isinstance(machines.devices, list) else 0
+    place = torch.device(f"cuda:{one}" if machines.accelerator == "cuda" else "cpu")
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
-    denoiser = build_denoiser(recipe).to(place)
-    objective = build_objective(recipe)
-    optimiser = torch.optim.AdamW(denoiser.parameters(), lr=recipe.optimiser.learning_rate)
-    stream = SliceStream(build_source(recipe, split="train"), seed=recipe.seed)
-    size = recipe.trainer.batch_size
+    parts = build_parts(recipe)
+    denoiser = parts.denoiser.to(place)
+    objective = parts.objective(denoiser)
+    trainable = [p for p in denoiser.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trainable, lr=recipe.optimiser.learning_rate)
+    source = build_source(recipe, split="train")
+    stream = SampleStream(source, seed=recipe.seed)
+    numbers = SampleNumbers(
+        lambda: 0,
+        max_steps=_N_STEPS + 1,
+        batch_size=recipe.trainer.batch_size,
+        accumulate=recipe.trainer.accumulate,
+        world_size=machines.n_processes,
+    )
     data_times, step_times, spread = [], [], []
-    for step in range(_N_STEPS + 1):
+    batches = iter(train_loader(stream, numbers, workers=0))
+    for _ in range(_N_STEPS + 1):
         started = time.perf_counter()
-        numbers = range(step * size, (step + 1) * size)
-        x0 = torch.stack([stream[number][1] for number in numbers]).to(place)
+        ids, x0, noise, cond = split_batch({k: v.to(place) for k, v in next(batches).items()})
         drawn = time.perf_counter()
-        loss, _ = objective(denoiser, x0, rng=Rng(recipe.seed, ids=numbers), step=0)
+        rng = Rng(recipe.seed, ids=ids.tolist())
+        loss, _ = objective(denoiser, x0, rng=rng, step=0, noise=noise, cond=cond)
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
         spread.append(float(x0.std()))
         data_times.append(drawn - started)
         step_times.append(time.perf_counter() - drawn)
-    data_s, step_s = (min(times[1:]) for times in (data_times, step_times))
-    n_parameters = sum(p.numel() for p in denoiser.parameters())
+    parts_per_step = recipe.trainer.accumulate
+    data_s, step_s = (parts_per_step * min(times[1:]) for times in (data_times, step_times))
+    n_all = sum(p.numel() for p in denoiser.parameters())
+    n_trained = sum(p.numel() for p in trainable)
     total = recipe.trainer.max_steps * (data_s + step_s) / 60.0
     return "\n".join(
         [
-            f"network     {n_parameters / 1e6:.2f} M parameters",
-            f"data        {tuple(x0.shape)}, standard deviation {sum(spread) / len(spread):.3f} "
-            f"(sigma_data is {recipe.sigma_data})",
+            f"network     {n_all / 1e6:.2f} M parameters, {n_trained / 1e6:.2f} M trained",
+            f"machines    {machines.n_processes} x {machines.accelerator}, {machines.strategy}",
+            f"data        {source.n_items} items, {tuple(x0.shape)} per process and part, "
+            f"standard deviation {sum(spread) / len(spread):.3f} "
+            f"(sigma_data is {denoiser.sigma_data})",
             f"first loss  {float(loss.detach()):.4f}",
             f"per step    {step_s:.3f} s network + {data_s:.3f} s data",
             f"whole run   {recipe.trainer.max_steps} steps, about {total:.0f} min",

@@ -200,7 +200,7 @@ def test_conditions_reach_the_network_and_the_coupling():
     seen = []
 
     class Watch:
-        def __call__(self, x0, z, *, rng, cond=None):
+        def __call__(self, x0, z, *, rng, step=0, cond=None):
             seen.append(cond)
             return x0, z
 

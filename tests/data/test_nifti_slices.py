@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medsci.data.nifti_slices import NiftiSlices
-from medsci.data.source import SliceSource
+from medsci.data.source import Source
 from medsci.errors import InvalidInputError
 
 
@@ -31,9 +31,9 @@ def volume(tmp_path):
     return save(tmp_path / "head.nii.gz", head())
 
 
-def test_it_is_a_slice_source_and_depends_on_item_and_seed_only(volume):
+def test_it_is_a_source_and_depends_on_item_and_seed_only(volume):
     source = NiftiSlices(volume, size=(16, 16))
-    assert isinstance(source, SliceSource)
+    assert isinstance(source, Source)
     assert source.n_items == 8
     first = source.draw(3, 9)
     assert first.shape == (2, 16, 16)

@@ -8,7 +8,7 @@ import yaml
 from medsci.errors import InvalidInputError, OutputExistsError
 from medsci.models import load_denoiser
 from medsci.pipelines.train import train_from_recipe
-from medsci.training import TrainRecipe, load_recipe
+from medsci.training import PriorRecipe, load_recipe
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_recipe_becomes_a_model_and_is_not_run_over(recipe_file, tmp_path, cap
     out = tmp_path / "run"
     result = train_from_recipe(recipe_file, overrides=["seed=5"], device="cpu", output=out)
     assert load_denoiser(result.model).path is not None
-    assert TrainRecipe.model_validate_json((out / "recipe.json").read_bytes()).seed == 5
+    assert PriorRecipe.model_validate_json((out / "recipe.json").read_bytes()).seed == 5
     streams = capsys.readouterr()
     assert streams.out == ""
     assert "step 4/4" in streams.err
@@ -42,7 +42,7 @@ def test_a_recipe_becomes_a_model_and_is_not_run_over(recipe_file, tmp_path, cap
         recipe_file, overrides=["seed=6"], device="cpu", output=out, overwrite=True
     )
     assert again.steps == 4
-    assert TrainRecipe.model_validate_json((out / "recipe.json").read_bytes()).seed == 6
+    assert PriorRecipe.model_validate_json((out / "recipe.json").read_bytes()).seed == 6
     done = train_from_recipe(
         recipe_file, overrides=["seed=6"], device="cpu", output=out, resume="auto"
     )

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from medsci.errors import InvalidInputError, UsageError
-from medsci.training import TrainRecipe, export_schema, load_recipe
+from medsci.training import DistillRecipe, PriorRecipe, export_schema, load_recipe
 from medsci.training.module import learning_rate_factor
 from medsci.training.reading import to_yaml
-from medsci.training.recipe import OptimiserConfig
+from medsci.training.recipe.trainer import OptimiserConfig
 
 GOOD = """
 name: test
@@ -76,7 +76,7 @@ MALFORMED = {
     "negative steps": ("trainer: {max_steps: -5}", "trainer.max_steps: input should be greater"),
     "infinite rate": ("optimiser: {learning_rate: .inf}", "optimiser.learning_rate: "),
     "not a number": ("sigma_data: .nan", "sigma_data: "),
-    "wrong choice": ("prediction: noise", "prediction: input should be 'v', 'x0', 'eps'"),
+    "wrong choice": ("prediction: noise", "prediction: input should be 'x0', 'eps', 'v'"),
     "mapping expected": ("trainer: 7", "trainer: "),
     "levels do not match": (
         "network: {channels: [32, 32], res_blocks: [1]}",
@@ -92,7 +92,7 @@ MALFORMED = {
     ),
     "channels disagree": (
         "network: {in_channels: 1, out_channels: 2}",
-        "the data have 2 channels, the network takes 1",
+        "network.in_channels: the data have 2 channels, the network 1; set it to 2",
     ),
     "name with a slash": ("name: a/b", "name: "),
     "wrong type inside a list": (
@@ -157,8 +157,9 @@ def test_an_override_of_an_unknown_key_names_the_right_one(write):
 
 def test_the_schema_is_json_and_knows_every_section():
     schema = json.loads(json.dumps(export_schema()))
-    assert set(schema["properties"]) == set(TrainRecipe.model_fields)
-    assert schema["additionalProperties"] is False
+    for name, model in {"PriorRecipe": PriorRecipe, "DistillRecipe": DistillRecipe}.items():
+        assert set(schema["$defs"][name]["properties"]) == set(model.model_fields)
+        assert schema["$defs"][name]["additionalProperties"] is False
 
 
 def test_the_learning_rate_warms_up_and_follows_a_cosine():

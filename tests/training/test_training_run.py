@@ -11,9 +11,9 @@ import torch
 
 from medsci.errors import InvalidInputError, OutputExistsError, UsageError
 from medsci.models import load_denoiser
-from medsci.training import TrainingTerminatedError, TrainRecipe, train
+from medsci.training import PriorRecipe, TrainingTerminatedError, train
 from medsci.training.callbacks import StopCleanly, read_log
-from medsci.training.run import resolve_device
+from medsci.training.launch import resolve_device
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +37,7 @@ def volumes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe(volumes):
-    return TrainRecipe.model_validate(
+    return PriorRecipe.model_validate(
         {
             "name": "tiny",
             "seed": 3,
@@ -147,7 +147,7 @@ def test_the_run_leaves_a_log_a_recipe_and_a_model_that_loads(recipe, whole):
     assert [row["step"] for row in rows if "train_loss" in row] == [2, 4, 6, 8, 10]
     assert [row["step"] for row in rows if "val_loss" in row] == [4, 8, 10]
     assert sum(name.startswith("val_loss_level") for name in rows[-1]) == 5
-    assert TrainRecipe.model_validate_json((whole.folder / "recipe.json").read_bytes()) == recipe
+    assert PriorRecipe.model_validate_json((whole.folder / "recipe.json").read_bytes()) == recipe
     assert not list(whole.folder.glob("*.partial"))
     denoiser = load_denoiser(whole.model, precision="float32")
     average = weights(whole)

@@ -33,7 +33,7 @@ class Coupling(Protocol):
     """Anything that pairs the samples of a batch with noise."""
 
     def __call__(
-        self, x0: Tensor, z: Tensor, *, rng: Rng, cond: Condition | None = None
+        self, x0: Tensor, z: Tensor, *, rng: Rng, step: int = 0, cond: Condition | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return samples and noise, reordered or redrawn so that row `b` of one meets the other.
 
@@ -41,6 +41,7 @@ class Coupling(Protocol):
             x0: samples.
             z: independent noise of the same shape.
             rng: streams of the samples.
+            step: of the training, for couplings that change as it goes on.
             cond: what the samples are conditioned on, one row per sample in every entry.
         """
         ...
@@ -51,7 +52,7 @@ class Independent:
     """Leave the pairs as they were drawn: the law of data and noise is a product."""
 
     def __call__(
-        self, x0: Tensor, z: Tensor, *, rng: Rng, cond: Condition | None = None
+        self, x0: Tensor, z: Tensor, *, rng: Rng, step: int = 0, cond: Condition | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return both unchanged."""
         return x0, z
@@ -87,7 +88,7 @@ class Assignment:
             raise ValueError(f"chunk={self.chunk} came; give the number of samples to match")
 
     def __call__(
-        self, x0: Tensor, z: Tensor, *, rng: Rng, cond: Condition | None = None
+        self, x0: Tensor, z: Tensor, *, rng: Rng, step: int = 0, cond: Condition | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the samples as they are and the noise permuted."""
         return x0, z[self.order(x0, z)]
@@ -137,7 +138,7 @@ class ConditionAware:
             raise ValueError(f"weight={self.weight} came; give a price of zero or more, or inf")
 
     def __call__(
-        self, x0: Tensor, z: Tensor, *, rng: Rng, cond: Condition | None = None
+        self, x0: Tensor, z: Tensor, *, rng: Rng, step: int = 0, cond: Condition | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the samples as they are and the noise permuted."""
         if not cond:
@@ -169,7 +170,7 @@ class KNN:
             raise ValueError(f"k={self.k} came; give the number of noises to choose from")
 
     def __call__(
-        self, x0: Tensor, z: Tensor, *, rng: Rng, cond: Condition | None = None
+        self, x0: Tensor, z: Tensor, *, rng: Rng, step: int = 0, cond: Condition | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the samples as they are and the noise chosen for them."""
         bits = _real(z)[:, :4].detach().cpu().double().contiguous().view(torch.int64)

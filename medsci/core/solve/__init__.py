@@ -2,7 +2,7 @@
 
 multistep     Multistep: DDIM, DEIS, DPM-Solver++, UniPC, PNDM, GHVB
 runge_kutta   RungeKutta: Heun, midpoint, RK4, DPM-Solver-2 and -3
-stochastic    Sde, Ancestral: with noise; Cycle: with the way back up
+stochastic    Sde, Ancestral: with noise; Cycle: with the way back up; renoise: for flow maps
 adaptive      Adaptive: steps by error control
 bridge        bridge_walk: processes that are not linear; interpolate, staircase
 auto          the default solver and grid for a number of evaluations; search_grid
@@ -33,6 +33,7 @@ __all__ = [
     "check_grid",
     "grid",
     "interpolate",
+    "renoise",
     "sample",
     "search_grid",
     "skip_table",
@@ -54,6 +55,7 @@ from medsci.core.solve.interpolate import interpolate
 from medsci.core.solve.momentum import Momentum
 from medsci.core.solve.multistep import Multistep
 from medsci.core.solve.plan import AbstractSolver, Plan, Row, Step
+from medsci.core.solve.renoise import renoise
 from medsci.core.solve.runge_kutta import Butcher, Exponential, RungeKutta
 from medsci.core.solve.sample import sample
 from medsci.core.solve.search import Found, search_grid

@@ -1,0 +1,184 @@
+"""From the data section of a recipe to a source of samples."""
+
+__all__ = ["source_of"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from medsci.data.source import Source, as_sample
+from medsci.errors import InvalidInputError
+from medsci.training.recipe.data import (
+    ArraysConfig,
+    BidsConfig,
+    DataConfig,
+    NiftiPatchesConfig,
+    NiftiSlicesConfig,
+    NiftiVolumesConfig,
+    PairsConfig,
+    SimulatedHeadsConfig,
+)
+
+Split = Literal["train", "validation"]
+Images = NiftiSlicesConfig | NiftiVolumesConfig | NiftiPatchesConfig
+
+
+def source_of(data: DataConfig, *, split: Split, seed: int) -> Source:
+    """Return the samples of one split of `data`."""
+    match data:
+        case SimulatedHeadsConfig():
+            return _heads(data, split=split, seed=seed)
+        case PairsConfig():
+            return _pairs(data, split=split)
+        case ArraysConfig():
+            return _labelled(_arrays(data, split=split), data.label)
+    return _labelled(_images(data, split=split), data.label)
+
+
+def _heads(data: SimulatedHeadsConfig, *, split: Split, seed: int) -> Source:
+    from medsci.data.heads import SimulatedHeads
+
+    return SimulatedHeads(
+        n_heads=data.n_heads if split == "train" else data.n_validation_heads,
+        size=data.size,
+        seed=seed,
+        split=split,
+        slices=data.slices,
+        cache_dir=data.cache_dir,
+        pixel_mm=data.pixel_mm,
+    )
+
+
+def _images(data: Images, *, split: Split) -> Source:
+    cases = _cases(data, split=split)
+    known: dict[str, Any] = {
+        "channels": data.channels,
+        "voxel_size_mm": data.voxel_size_mm,
+        "intensity": data.intensity,
+        "cache_dir": data.cache_dir,
+    }
+    match data:
+        case NiftiSlicesConfig():
+            from medsci.data.nifti_slices import NiftiSlices
+
+            return NiftiSlices(
+                cases, axis=data.axis, size=data.size, min_signal=data.min_signal, **known
+            )
+        case NiftiVolumesConfig():
+            from medsci.data.augment import Augmentation
+            from medsci.data.nifti_volumes import NiftiVolumes
+
+            change = Augmentation(mirror=data.mirror, max_shift=data.max_shift, gain=data.gain)
+            return NiftiVolumes(cases, size=data.size, augmentation=change, **known)
+        case NiftiPatchesConfig():
+            from medsci.data.nifti_patches import NiftiPatches, PatchLaw
+
+            law = PatchLaw(data.foreground, per_volume=data.per_volume, mirror=data.mirror)
+            return NiftiPatches(cases, size=data.size, axis=data.axis, law=law, **known)
+
+
+def _cases(data: Images, *, split: Split) -> Any:
+    from medsci.data.bids import Bids
+    from medsci.data.listing import list_cases
+
+    bids = None if data.bids is None else _bids(data.bids, Bids)
+    known: dict[str, Any] = {"bids": bids, "conditions": (data.label,) if data.label else ()}
+    if data.files is not None:
+        return list_cases(
+            data.files,
+            split=split,
+            validation_fraction=data.validation_fraction,
+            split_seed=data.split_seed,
+            **known,
+        )
+    train = list_cases(data.train or "", **known)
+    if split == "train":
+        return train
+    return list_cases(data.validation or "", vocabulary=train.vocabulary, **known)
+
+
+def _bids(config: BidsConfig, make: Any) -> Any:
+    return make(
+        config.suffix,
+        datatype=config.datatype,
+        sessions=config.sessions,
+        subjects=config.subjects,
+    )
+
+
+def _arrays(data: ArraysConfig, *, split: Split) -> Source:
+    from medsci.data.arrays import ArraySource
+
+    names = (data.label,) if data.label else ()
+    if data.files is not None:
+        share = data.validation_fraction
+        return ArraySource(data.files, conditions=names, split=split, validation_fraction=share)
+    files = data.train if split == "train" else data.validation
+    return ArraySource(files or "", conditions=names)
+
+
+def _pairs(data: PairsConfig, *, split: Split) -> Source:
+    from medsci.data.pairs import PairFile
+
+    pairs = PairFile(data.file)
+    kept = max(1, round(data.validation_fraction * pairs.n_items))
+    first = pairs.n_items - kept
+    if first < 1:
+        raise InvalidInputError(f"{data.file} holds {pairs.n_items} pairs; make more of them")
+    return _Part(pairs, 0, first) if split == "train" else _Part(pairs, first, pairs.n_items)
+
+
+@final
+@dataclass(frozen=True)
+class _Part:
+    """The items `first` to `stop` of another source."""
+
+    source: Source
+    first: int
+    stop: int
+
+    @property
+    def n_items(self) -> int:
+        return self.stop - self.first
+
+    def draw(self, item: int, seed: int) -> Tensor | Mapping[str, Tensor]:
+        return self.source.draw(self.first + item, seed)
+
+
+@final
+@dataclass(frozen=True)
+class _Labelled:
+    """A source whose condition `name` is what networks know as `label`."""
+
+    source: Source
+    name: str
+
+    @property
+    def n_items(self) -> int:
+        return self.source.n_items
+
+    @property
+    def skipped(self) -> Any:
+        return getattr(self.source, "skipped", ())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        vocabulary: Mapping[str, tuple[str, ...]] = getattr(self.source, "vocabulary", {})
+        return tuple(vocabulary.get(self.name, ()))
+
+    def draw(self, item: int, seed: int) -> dict[str, Tensor]:
+        drawn = as_sample(self.source.draw(item, seed))
+        label = drawn.pop(self.name)
+        if label.is_floating_point() and not bool((label == label.round()).all()):
+            raise InvalidInputError(
+                f"data.label: {self.name!r} holds {float(label)}, no label; name a column of words "
+                "or whole numbers"
+            )
+        return drawn | {"label": label.to(torch.int64)}
+
+
+def _labelled(source: Source, name: str | None) -> Source:
+    return source if name is None else _Labelled(source, name)

@@ -1,0 +1,129 @@
+"""From the sections about the loss to a regression."""
+
+__all__ = ["build_metric", "build_regression", "build_time_law"]
+
+from typing import Any
+
+import torch
+
+from medsci.core.learn import (
+    KNN,
+    AsPredicted,
+    Assignment,
+    ConditionDropout,
+    Coupling,
+    Independent,
+    LogitNormal,
+    Metric,
+    MinSnr,
+    On,
+    Perceptual,
+    PseudoHuber,
+    PseudoHuberNorm,
+    Regression,
+    Sigmoid,
+    SquaredError,
+    TimeLaw,
+    TimePower,
+    Uniform,
+    UShape,
+    Weight,
+)
+from medsci.training.recipe import PriorRecipe
+from medsci.training.recipe.law import (
+    AssignmentConfig,
+    CouplingConfig,
+    KnnConfig,
+    LogitNormalConfig,
+    MetricConfig,
+    MinSnrConfig,
+    OnTargetConfig,
+    PerceptualConfig,
+    PseudoHuberConfig,
+    PseudoHuberNormConfig,
+    SigmoidConfig,
+    TimeLawConfig,
+    TransportConfig,
+    UShapeConfig,
+    WeightConfig,
+)
+
+
+def build_time_law(law: TimeLawConfig, *, sigma_data: float) -> TimeLaw:
+    """Return the law of times that `law` describes."""
+    known: dict[str, Any] = {"on": law.axis, "sigma_data": sigma_data, "margin": law.margin}
+    match law:
+        case LogitNormalConfig():
+            return LogitNormal(mean=law.mean, sd=law.sd, **known)
+        case UShapeConfig():
+            return UShape(a=law.a, **known)
+    return Uniform(**known)
+
+
+def build_metric(metric: MetricConfig) -> Metric:
+    """Return the metric that `metric` describes."""
+    match metric:
+        case PseudoHuberConfig():
+            return PseudoHuber(width=metric.width)
+        case PseudoHuberNormConfig():
+            return PseudoHuberNorm(metric.factor, width=metric.scale)
+    return SquaredError()
+
+
+def _build_weight(weight: WeightConfig) -> Weight:
+    match weight:
+        case MinSnrConfig():
+            return MinSnr(gamma=weight.gamma)
+        case SigmoidConfig():
+            return Sigmoid(bias=weight.bias)
+        case OnTargetConfig():
+            return On(weight.target)
+    return AsPredicted()
+
+
+def _build_coupling(coupling: CouplingConfig, *, label: bool) -> Coupling:
+    """Return the coupling over the whole batch, whatever processes share it."""
+    from medsci.training.gathered import Gathered
+
+    match coupling:
+        case AssignmentConfig():
+            from scipy.optimize import linear_sum_assignment
+
+            return Gathered(
+                Assignment(coupling.cost, chunk=coupling.chunk, solver=linear_sum_assignment)
+            )
+        case TransportConfig():
+            from medsci.training.transport import Transport
+
+            options: dict[str, Any] = {"within": "label" if label else None}
+            if coupling.regularisation is not None:
+                options["reg"] = coupling.regularisation
+            return Gathered(Transport(coupling.method, **options))
+        case KnnConfig():
+            return KNN(coupling.k)
+    return Independent()
+
+
+def _perceptual(config: PerceptualConfig) -> Metric:
+    from medsci.models.store import load_denoiser
+    from medsci.nets.features import DenoiserFeatures
+
+    return Perceptual(DenoiserFeatures(load_denoiser(config.model)).maps)
+
+
+def build_regression(recipe: PriorRecipe) -> Regression:
+    """Return the loss of a prior."""
+    n_labels = recipe.network.n_labels
+    extra: dict[str, Any] = {}
+    if recipe.perceptual is not None:
+        extra = {"x0_metric": _perceptual(recipe.perceptual), "x0_weight": TimePower(-1.0)}
+    if recipe.label_dropout:
+        null = {"label": torch.tensor([n_labels])}
+        extra["dropout"] = ConditionDropout(recipe.label_dropout, null)
+    return Regression(
+        time_law=build_time_law(recipe.time_law, sigma_data=recipe.sigma_data),
+        metric=build_metric(recipe.metric),
+        coupling=_build_coupling(recipe.coupling, label=bool(n_labels)),
+        weight=_build_weight(recipe.weight),
+        **extra,
+    )
