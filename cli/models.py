@@ -98,9 +98,9 @@ def speed(
     if as_json:
         talk.emit({**dataclasses.asdict(found), "speed_up": found.speed_up})
         return
-    rows, columns = found.size
+    size = " x ".join(str(n) for n in found.size)
     talk.say(
-        f"network on {found.device}, {found.batch} slices of {rows} x {columns}: "
+        f"network on {found.device}, {found.batch} images of {size or 'one number'}: "
         f"float32 {found.float32_ms:.0f} ms, bfloat16 {found.bfloat16_ms:.0f} ms; "
         f"--precision auto takes {found.auto}, {found.speed_up:.1f} times as fast as float32"
     )

@@ -11,6 +11,17 @@ from medsci.cli.options import Device, Overwrite, Quiet, Verbose
 from medsci.cli.talk import talk_of
 
 
+def _print_schema(asked: bool) -> bool:
+    if asked:
+        import json
+
+        from medsci.training.reading import export_schema
+
+        typer.echo(json.dumps(export_schema(), indent=2))
+        raise typer.Exit
+    return asked
+
+
 def train(
     recipe: Annotated[
         str, typer.Argument(help="A YAML file, or the name of a packaged one.", show_default=False)
@@ -33,12 +44,26 @@ def train(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved recipe and stop.")
     ] = False,
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema",
+            is_eager=True,
+            callback=_print_schema,
+            help="Print the JSON schema of all recipes and stop.",
+        ),
+    ] = False,
     device: Device = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Train a model as a recipe describes it."""
+    """Train a model as a recipe describes it.
+
+    A recipe names its task (prior or distill) and says everything about a run. --print-config
+    writes it out with every default; --schema prints the JSON schema with which editors complete
+    and check recipes. Results go to a folder: model/, last.ckpt, metrics.csv, tensorboard/.
+    """
     from medsci.pipelines.train import train_from_recipe
 
     talk = talk_of(quiet=quiet, verbose=verbose)
@@ -51,6 +76,7 @@ def train(
         device=device,
         output=output,
         overwrite=overwrite,
+        quiet=quiet,
     )
     if isinstance(answer, str):
         talk.say(answer.rstrip())

@@ -4,14 +4,16 @@
     python docs/core_papers.py --check  fail if the file is not what this one says
 
 `SETUP` makes the names that the lines use; every line is one expression, and `holds` says what must
-be true of its value. `tests/docs/test_core_papers.py` runs them all, and once more with a denoiser
-that knows nothing, for which the samplers must fail.
+be true of its value. `tests/docs/test_core_papers.py` runs them all, and the controlled ones once
+more with a denoiser and a teacher that know nothing, for which they must fail. The objectives are
+shown at their minimum: a student written down in closed form, for a teacher of normal data.
 """
 
 import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -26,6 +28,8 @@ from medsci.core.learn import *
 from medsci.core.process import *
 from medsci.core.solve import *
 from medsci.core.steer import *
+from medsci.nets import merge_adapters
+from medsci.training.transport import Transport
 
 path = Path.vp_cosine()
 centres = 2.0 * torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
@@ -45,7 +49,7 @@ class Row:
     source: str
     line: str
     holds: Callable[[Any, dict[str, Any]], bool]
-    samples: bool = False
+    controlled: bool = False
 
 
 def on_support(x: Any, names: dict[str, Any]) -> bool:
@@ -57,7 +61,33 @@ def on_support(x: Any, names: dict[str, Any]) -> bool:
 
 def sampler(paper: str, source: str, line: str) -> Row:
     """Return a row whose value are samples."""
-    return Row(paper, source, line, on_support, samples=True)
+    return Row(paper, source, line, on_support, controlled=True)
+
+
+def below(limit: float, value: Any, names: dict[str, Any]) -> bool:
+    """Tell whether a loss is zero, up to rounding, sampling or steps."""
+    return abs(float(value)) < limit
+
+
+def at_minimum(paper: str, source: str, line: str, *, limit: float = 1e-5) -> Row:
+    """Return a row whose value is the loss of the exact student."""
+    return Row(paper, source, line, partial(below, limit), controlled=True)
+
+
+def weighed(value: Any, names: dict[str, Any], *, sigmoid: bool) -> bool:
+    """Tell whether a student that is off by a half has the loss of the published weight."""
+    ratio = (names["path"].alpha(value["t"]) / names["path"].sigma(value["t"])).square()
+    weight = ratio / (1.0 + ratio) if sigmoid else ratio.clamp_max(5.0)
+    return bool((value["loss"] - 0.25 * weight).abs().max() < 1e-3)
+
+
+def dropped(value: Any, names: dict[str, Any]) -> bool:
+    """Tell whether about a half lost a condition that moves the data by 1; the others are exact."""
+    alpha, sigma = (c(value["t"]) for c in (names["path"].alpha, names["path"].sigma))
+    without = (sigma / (sigma + 0.3 * alpha)).square()
+    lost = value["loss"] > 0.5 * without
+    exact = (value["loss"] - lost * without).abs().max() < 1e-4
+    return bool(exact) and 0.3 < float(lost.double().mean()) < 0.7
 
 
 ROWS: dict[str, list[Row]] = {
@@ -127,8 +157,7 @@ ROWS: dict[str, list[Row]] = {
         sampler(
             "Multistep consistency sampling (renoise)",
             "arXiv:2303.01469",
-            'sample(denoiser, shape, solver=Ancestral(1.0, rule="fraction"), '
-            "grid=grid.angle(path, 60))",
+            "sample(denoiser, shape, solver=renoise(), grid=grid.angle(path, 60))",
         ),
         sampler(
             "EVODiff (experimental; first order at best)",
@@ -295,7 +324,7 @@ ROWS: dict[str, list[Row]] = {
             "sample(denoiser, shape, solver=Multistep(), grid=grid.uniform(40), "
             "hooks=[(hallucination := Hallucination(15))])",
             on_support,
-            samples=True,
+            controlled=True,
         ),
     ],
     "Knowing": [
@@ -359,11 +388,131 @@ ROWS: dict[str, list[Row]] = {
             "Regression(coupling=KNN(4))(trained, data, rng=rng, step=0)[0]",
             lambda value, names: 0.0 < float(value) < 100.0,
         ),
+        at_minimum(
+            "Minibatch optimal transport: finds the pairs that were reversed",
+            "arXiv:2302.00482",
+            "Regression(coupling=Transport())(straight, made, noise=noise.flip(0), rng=rng, "
+            "step=0)[0]",
+        ),
         Row(
             "Logit-normal times",
             "arXiv:2403.03206",
             "Regression(time_law=LogitNormal())(trained, data, rng=rng, step=0)[0]",
             lambda value, names: 0.0 < float(value) < 100.0,
+        ),
+        Row(
+            "Min-SNR weights",
+            "arXiv:2303.09556",
+            "Regression(weight=MinSnr(5.0))(half_off, made, noise=noise, rng=rng, step=0)[1]",
+            partial(weighed, sigmoid=False),
+            controlled=True,
+        ),
+        Row(
+            "Sigmoid weights",
+            "arXiv:2410.19324",
+            "Regression(weight=Sigmoid())(half_off, made, noise=noise, rng=rng, step=0)[1]",
+            partial(weighed, sigmoid=True),
+            controlled=True,
+        ),
+        Row(
+            "Conditions left out in training, for guidance",
+            "arXiv:2207.12598",
+            'Regression(dropout=ConditionDropout(0.5, {"shift": 0.0}))(first_order, made + label, '
+            'noise=noise, rng=rng, step=0, cond={"shift": label})[1]',
+            dropped,
+            controlled=True,
+        ),
+    ],
+    "Fewer steps": [
+        at_minimum(
+            "Rectified flow: learn the pairs that the flow makes (reflow)",
+            "arXiv:2209.03003",
+            "Regression()(straight, (pairs := reflow_pairs(teacher, shape, rng=rng, steps=30))[0], "
+            "noise=pairs[1], rng=rng, step=0)[0]",
+        ),
+        at_minimum(
+            "Rectified flow: distil the pairs to one step",
+            "arXiv:2209.03003",
+            "OneStep()(straight, made, noise=noise, rng=rng, step=0)[0]",
+        ),
+        at_minimum(
+            "rf++: U-shaped times, rounded norm and perceptual error",
+            "arXiv:2405.20320",
+            "Regression(UShape(4.0), PseudoHuberNorm(), weight=TimePower(0.0, 1.0), "
+            "x0_metric=Perceptual(features), x0_weight=TimePower(-1.0))(straight, made, "
+            "noise=noise, rng=rng, step=0)[0]",
+            limit=1e-2,
+        ),
+        at_minimum(
+            "Rectified diffusion: the pairs on the teacher's own path",
+            "arXiv:2410.07303",
+            "Regression()(first_order, made, noise=noise, rng=rng, step=0)[0]",
+        ),
+        at_minimum(
+            "Rectified diffusion, phased (here one phase of 100 rungs)",
+            "arXiv:2410.07303",
+            'Phased(teacher, edges=(1.0, 0.0), ladder=100, on="chord")(first_order, data, rng=rng, '
+            "step=0)[0]",
+        ),
+        Row(
+            "InstaFlow: guided pairs that carry their condition",
+            "arXiv:2309.06380",
+            'reflow_pairs(Guided(teacher, scale=2.0, null={"shift": none}), shape, rng=rng, '
+            'solver=Multistep(order=3), grid=grid.angle(path, 30), cond={"shift": label})',
+            lambda value, names: bool(
+                (value[0] - names["straight"](value[1], 1.0) - 2.0).abs().max() < 1e-2
+            ),
+            controlled=True,
+        ),
+        at_minimum(
+            "SlimFlow: annealed reflow, at the end of the annealing",
+            "arXiv:2407.12718",
+            "Regression(coupling=Annealed(LinearAnneal(1000)))(straight, made, noise=noise, "
+            "rng=rng, step=1000)[0]",
+        ),
+        at_minimum(
+            "SlimFlow: one step on pairs, guided by two of the flow",
+            "arXiv:2407.12718",
+            "FlowGuided(first_order)(first_order, made, noise=noise, rng=rng, step=0)[0]",
+        ),
+        at_minimum(
+            "MDT-dist: velocity matching",
+            "arXiv:2509.04406",
+            "VelocityMatching(teacher)(flow_map, data, rng=rng, step=0)[0]",
+        ),
+        at_minimum(
+            "MDT-dist: velocity distillation",
+            "arXiv:2509.04406",
+            "VelocityDistill(teacher)(flow_map, data, rng=rng, step=0)[0]",
+        ),
+        at_minimum(
+            "LCM: consistency distillation",
+            "arXiv:2310.04378",
+            "Consistency(teacher, grid=grid.uniform(200), skip=1)(flow_map, data, rng=rng, "
+            "step=0)[0]",
+            limit=1e-6,
+        ),
+        Row(
+            "LCM-LoRA: a style and a sampler in one network",
+            "arXiv:2311.05556",
+            "(merged := deepcopy(layer), merge_adapters(merged, [(style, 0.5), (sampler, 1.0)]))"
+            "[0](data)",
+            lambda value, names: bool(
+                (value - names["layer"](names["data"]) - names["data"]).abs().max() < 1e-5
+            ),
+        ),
+        at_minimum(
+            "MMD-DDM: the law of samples, through the whole walk",
+            "arXiv:2301.07969",
+            "MmdFinetune(grid.angle(path, 20), Multistep(order=2))(teacher, straight(noise, 1.0), "
+            "rng=rng, step=0)[0]",
+            limit=0.5,
+        ),
+        sampler(
+            "Denoising diffusion GAN, EMDM: four steps with exact draws of x0",
+            "arXiv:2112.07804",
+            "BridgeGan(Linear(path), times=(1.0, 0.6, 0.3, 0.1, 0.0)).sample(drawing, shape, "
+            "rng=rng)",
         ),
     ],
     "Networks of others": [
@@ -390,7 +539,14 @@ ROWS: dict[str, list[Row]] = {
 }
 
 
+TAUGHT = """
+truth = torch.tensor([1.0, -0.5]), 0.3  # mean and standard deviation of normal data
+taught = truth  # those the teacher knows
+"""
+
 HELPERS = """
+from copy import deepcopy
+
 import numpy as np
 
 start = rng.normal(shape, step=7)  # the other side of a bridge
@@ -445,18 +601,66 @@ class Net(torch.nn.Module):
 
 net = Net()
 trained = Denoiser(net, path=path)
+
+
+class Answer(torch.nn.Module):  # the estimate of x0 of a state (b, 2) at times (b,), in closed form
+    def __init__(self, path, law, rule, off=0.0):
+        super().__init__()
+        self.path, self.law, self.rule, self.off = path, law, rule, off
+
+    def forward(self, x, t, shift=0.0):
+        a, s = (c(t)[:, None] for c in (self.path.alpha, self.path.sigma))
+        mean, sd = self.law[0] + shift, self.law[1]
+        return mean + self.off + self.rule(a, s, sd) * (x - a * mean)
+
+
+def answering(path, law, rule, off=0.0):
+    known = {"pred": "x0", "unit_input": False, "time_code": "unit_time"}
+    return Denoiser(Answer(path, law, rule, off), path=path, **known)
+
+
+def posterior(a, s, sd):  # the conditional mean
+    return a * sd**2 / (a**2 * sd**2 + s**2)
+
+
+def end(a, s, sd):  # the end of the flow
+    return sd / (a**2 * sd**2 + s**2).sqrt()
+
+
+def paired(a, s, sd):  # what goes with the noise of a pair
+    return sd / (a * sd + s)
+
+
+teacher = answering(path, taught, posterior)
+flow_map = answering(Path.rectified(), truth, end)
+straight = answering(Path.rectified(), truth, paired)
+first_order, half_off = answering(path, truth, paired), answering(path, truth, paired, 0.5)
+made, noise = reflow_pairs(teacher, shape, rng=rng, steps=30)
+layer, unit = torch.nn.Sequential(torch.nn.Linear(2, 2)), torch.eye(2)
+style, sampler = (  # adapters of one layer: W + scale up down
+    {"0.lora_down": unit[i:i + 1], "0.lora_up": unit[:, i:i + 1], "0.lora_scale": torch.tensor(c)}
+    for i, c in ((0, 2.0), (1, 1.0)))
+
+
+def features(x):  # maps (b, channels, places) of a vector
+    return [torch.stack([x, x**2, torch.ones_like(x)], 1)]
+
+
+def drawing(x, t, latent):  # exact draws of x0 given the state
+    return oracle.posterior_sample(x, t, rng=Rng(round(1e6 * t), range(len(x))))
 """
 
 BLIND = """
 oracle = denoiser = GaussianMixtureOracle(
     path, torch.ones(1), means=torch.zeros(1, 2), covariances=torch.eye(2)[None])
+taught = torch.zeros(2), 1.0
 """
 
 
 def namespace(*, blind: bool = False) -> dict[str, Any]:
-    """Return the names that the lines use; `blind` puts a denoiser that knows nothing in place."""
+    """Return the names that the lines use; `blind` puts ones that know nothing in place."""
     names: dict[str, Any] = {}
-    exec(SETUP, names)
+    exec(SETUP + TAUGHT, names)
     if blind:
         exec(BLIND, names)
     exec(HELPERS, names)

@@ -3,7 +3,6 @@
 __all__ = ["CohortTerminatedError", "on_cluster"]
 
 import logging
-import pickle
 import queue
 import secrets
 import signal
@@ -15,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, TypeAlias, final
 
-import cloudpickle
 from distributed import Client, Future, KilledWorker
+from distributed.protocol.pickle import dumps
 
 import medsci
 from medsci.errors import ExitCode, MedsciError, UsageError
@@ -187,8 +186,8 @@ class _Cohort:
 
 def _pickled(work: Work) -> bytes:
     try:
-        return bytes(cloudpickle.dumps(work))
-    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        return bytes(dumps(work))
+    except Exception as error:
         raise UsageError(
             f"the work cannot be sent to workers: {error}; define it in a module that they can "
             "import, and let it load what it needs there"

@@ -12,7 +12,6 @@ import glob
 import json
 import logging
 import os
-import pickle
 import socket
 import threading
 import traceback
@@ -126,7 +125,9 @@ def _do(pickled: bytes, case: Case, *, run: str, version: str) -> CaseReport:
 @functools.lru_cache(maxsize=1)
 def _work_of(pickled: bytes, run: str) -> Work:
     """Unpickle the work once in a process; the next run's displaces it, and what it had loaded."""
-    work: Work = pickle.loads(pickled)  # from the scheduler, which may run any code here anyway
+    from distributed.protocol.pickle import loads
+
+    work: Work = loads(pickled)  # as everything from the scheduler, which runs code here anyway
     return work
 
 

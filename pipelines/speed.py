@@ -19,7 +19,7 @@ class Speed:
 
     device: str
     batch: int
-    size: tuple[int, int]
+    size: tuple[int, ...]
     float32_ms: float
     bfloat16_ms: float
     auto: str
@@ -33,7 +33,7 @@ class Speed:
 def network_speed(
     name: str,
     *,
-    size: tuple[int, int] = (217, 181),
+    size: tuple[int, ...] | None = None,
     batch: int = 4,
     device: str = "auto",
     n_rounds: int = 5,
@@ -42,7 +42,7 @@ def network_speed(
 
     Args:
         name: name or folder of a model.
-        size: pixels of a slice; the default is an axial slice of a 1 mm head.
+        size: of an image; the one the model was trained on if left out.
         batch: slices per call.
         device: as `choose_device` takes it.
         n_rounds: timed calls of each format, after one that warms up.
@@ -51,7 +51,7 @@ def network_speed(
         UsageError: a number that is not positive, or a device that is absent.
         WeightsError: the model is missing or damaged.
     """
-    if min(*size, batch, n_rounds) < 1:
+    if min(*(size or (1,)), batch, n_rounds) < 1:
         raise UsageError(f"size {size}, batch {batch} and n_rounds {n_rounds} must be positive")
     import torch
 
@@ -59,7 +59,14 @@ def network_speed(
     from medsci.models import load_denoiser, verify_model
 
     place = choose_device(device)
-    shape = (batch, len(verify_model(name).config.image_channels), *size)
+    config = verify_model(name).config
+    size = config.training_size if size is None else size
+    if len(size) != config.network.spatial_dims:
+        raise UsageError(
+            f"size {size} came for a network of {config.network.spatial_dims} dimensions, and none "
+            "is recorded with the model; give one number per dimension"
+        )
+    shape = (batch, config.network.in_channels, *size)
     x = torch.zeros(shape, device=place)
     single = load_denoiser(name, device=place, precision="float32")
     half = load_denoiser(name, device=place, precision="bfloat16")

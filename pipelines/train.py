@@ -1,6 +1,6 @@
 """Train a model from a recipe file."""
 
-__all__ = ["train_from_recipe"]
+__all__ = ["packaged_recipe", "train_from_recipe"]
 
 import os
 import sys
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from medsci.training.run import TrainResult
 
 
-def _find(recipe: str | os.PathLike[str]) -> Path:
+def packaged_recipe(recipe: str | os.PathLike[str]) -> Path:
     """Return a recipe file, or the packaged recipe of that name."""
     path = Path(recipe)
     packaged = Path(__file__).parent / "recipes"
@@ -37,6 +37,7 @@ def train_from_recipe(
     device: str = "auto",
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    quiet: bool = False,
 ) -> "TrainResult | str":
     """Read a recipe and train, or say what would be trained.
 
@@ -50,6 +51,7 @@ def train_from_recipe(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         output: folder of the run, `runs/NAME` if absent.
         overwrite: replace a run that the output folder holds, unless it is resumed.
+        quiet: show no progress.
 
     Raises:
         InvalidInputError, UsageError: as `medsci.training.load_recipe` and `train`.
@@ -57,7 +59,7 @@ def train_from_recipe(
     """
     from medsci.training.reading import load_recipe, to_yaml
 
-    resolved = load_recipe(_find(recipe), overrides=overrides)
+    resolved = load_recipe(packaged_recipe(recipe), overrides=overrides)
     if print_config:
         return to_yaml(resolved)
     if dry_run:
@@ -72,7 +74,8 @@ def train_from_recipe(
         device=device,
         resume=resume,
         existing="replace" if overwrite else "refuse",
+        progress=not quiet,
     )
-    if result.is_first_process:
+    if result.is_first_process and not quiet:
         sys.stderr.write(f"{result.steps} steps, {result.reason}; model in {result.model}\n")
     return result

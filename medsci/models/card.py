@@ -56,7 +56,17 @@ def _how_to_load(config: ModelConfig) -> list[str]:
                   + (f": {names}." if names else ".")]  # fmt: skip
         if getattr(config.network, "null_label", True):
             lines[-1] += f" Label {config.network.n_labels} means none, for guidance."
-    if config.sampler is not None:
+    latent_dim = int(getattr(config.network, "latent_dim", 0))
+    if config.sampler is not None and latent_dim:
+        lines += ["", "It draws with a latent, fresh at every step:", "", "```python",
+                  "import numpy as np", "from medsci.core import Linear, Rng",
+                  "from medsci.core.learn import BridgeGan", "",
+                  f"times = tuple(np.linspace(1.0, 0.0, {config.sampler.steps + 1}).tolist())",
+                  "gan = BridgeGan(Linear(denoiser.path), times=times, "
+                  f"latent_dim={latent_dim})",
+                  "samples = gan.sample(denoiser, shape, rng=Rng(0, range(shape[0])))",
+                  "```"]  # fmt: skip
+    elif config.sampler is not None:
         lines += ["", f"It must be sampled in {config.sampler.steps} evaluations by the solver "
                   f"`{config.sampler.solver}`; more or others make it worse."]  # fmt: skip
     return lines

@@ -28,6 +28,11 @@ def few_step(solver: str, steps: int, *, prediction: str) -> "tuple[AbstractSolv
         return Multistep("eps", order=1), times
     if solver == "renoise":
         return renoise(), times
+    if solver == "ancestral_latent":
+        raise ValueError(
+            "a generator with a latent came, which medsci.core.solve.sample does not draw; use "
+            "BridgeGan.sample, as its card shows"
+        )
     raise ValueError(f"solver {solver!r} came; choose ddim or renoise")
 
 

@@ -6,6 +6,9 @@ of pixels of which the network's own sizes are multiples; other sizes are padded
 Labels are numbers 0 to `n_labels - 1`, given to the network as `label`, int64 of shape (b,). Label
 `n_labels` means "none", for classifier-free guidance, and stands where no label is given; kinds for
 published weights say with `null_label` whether their table of labels has that row.
+
+`latent_dim` is for networks that draw instead of averaging (`medsci.core.learn.BridgeGan`): so many
+standard normal numbers per sample, given as `latent`, float of shape (b, latent_dim). 0 is none.
 """
 
 __all__ = [
@@ -53,6 +56,7 @@ class _StemUNet(_Network):
     head_channels: Annotated[int, Field(ge=32)] = 32
     norm_groups: PositiveInt = 16
     n_labels: NonNegativeInt = 0
+    latent_dim: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _fits_together(self) -> "_StemUNet":
@@ -211,6 +215,7 @@ class MlpConfig(_Network):
     width: Annotated[int, Field(ge=2, multiple_of=2)] = 64
     n_layers: PositiveInt = 3
     n_labels: NonNegativeInt = 0
+    latent_dim: NonNegativeInt = 0
 
     @property
     def spatial_dims(self) -> int:

@@ -9,15 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from medsci.nets.config import MlpConfig
-from medsci.nets.embedding import labels_or_none, sinusoids
+from medsci.nets.embedding import LatentEmbedding, check_latent, labels_or_none, sinusoids
 
 
 @final
 class Mlp(nn.Module):
     """Predict a vector for a vector: `h <- h + W2 silu(W1 norm(h) + V e)` in every layer.
 
-    `e` embeds the time, plus the label if there are labels. The last layer starts at zero, so an
-    untrained network returns zero.
+    `e` embeds the time, plus the label and the latent where there are such. The last layer starts
+    at zero, so an untrained network returns zero.
     """
 
     def __init__(self, config: MlpConfig) -> None:
@@ -31,6 +31,8 @@ class Mlp(nn.Module):
         self.last = nn.Linear(width, config.out_channels)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        n_latent = config.latent_dim
+        self.latent = LatentEmbedding(n_latent, width, label=None) if n_latent else None
 
     def forward(
         self,
@@ -38,16 +40,20 @@ class Mlp(nn.Module):
         code: Float[Tensor, " b"],
         *,
         label: Int[Tensor, " b"] | None = None,
+        latent: Float[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b c_out"]:
         """Return the prediction for states `x`; `code` tells the time, on a scale of 0 to 1000.
 
         Raises:
-            ValueError: a label came and the network has none.
+            ValueError: a label or a latent came and the network has none, or a latent is missing.
         """
         labels = labels_or_none(label, n_labels=self.config.n_labels, null_label=True, like=x)
+        drawn = check_latent(latent, latent_dim=self.config.latent_dim, like=x)
         embedding = self.time(sinusoids(code, self.config.width).to(x.dtype))
         if self.label is not None:
             embedding = embedding + self.label(labels)
+        if self.latent is not None:
+            embedding = embedding + self.latent((None, drawn))
         h = self.first(x)
         for layer in self.layers:
             h = layer(h, embedding)

@@ -20,7 +20,7 @@ from medsci.nets.config import (
     UNet2dConfig,
     UNet3dConfig,
 )
-from medsci.nets.embedding import labels_or_none
+from medsci.nets.embedding import check_latent, labels_or_none, with_latent
 from medsci.nets.space import pad_to_multiple
 
 
@@ -59,6 +59,7 @@ class UNet2d(nn.Module):
             num_class_embeds=config.n_labels + 1 if config.n_labels else None,
             use_flash_attention=True,
         )
+        with_latent(self.unet, config.latent_dim)
 
     def forward(
         self,
@@ -66,18 +67,20 @@ class UNet2d(nn.Module):
         code: Float[Tensor, " b"],
         *,
         label: Int[Tensor, " b"] | None = None,
+        latent: Float[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b c_out h w"]:
         """Return the prediction for states `x`; `code` tells the time, on a scale of 0 to 1000.
 
         Raises:
-            ValueError: a label came and the network has none.
+            ValueError: a label or a latent came and the network has none, or a latent is missing.
         """
         labels = labels_or_none(label, n_labels=self.config.n_labels, null_label=True, like=x)
+        drawn = check_latent(latent, latent_dim=self.config.latent_dim, like=x)
         height, width = x.shape[-2:]
         padded = pad_to_multiple(x, self.config.multiple)
         folded = functional.pixel_unshuffle(padded, self.config.stem_factor)
         folded = folded.contiguous(memory_format=torch.channels_last)
-        deep = self.unet(folded, code, class_labels=labels)
+        deep = self.unet(folded, code, class_labels=labels if drawn is None else (labels, drawn))
         out = functional.pixel_shuffle(deep, self.config.stem_factor)
         return out[..., :height, :width]
 

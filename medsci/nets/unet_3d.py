@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from medsci.nets.config import UNet3dConfig
-from medsci.nets.embedding import labels_or_none
+from medsci.nets.embedding import check_latent, labels_or_none, with_latent
 from medsci.nets.space import depth_to_space, pad_to_multiple, space_to_depth
 
 
@@ -41,6 +41,7 @@ class UNet3d(nn.Module):
             num_class_embeds=config.n_labels + 1 if config.n_labels else None,
             use_flash_attention=True,
         )
+        with_latent(self.unet, config.latent_dim)
 
     def forward(
         self,
@@ -48,17 +49,19 @@ class UNet3d(nn.Module):
         code: Float[Tensor, " b"],
         *,
         label: Int[Tensor, " b"] | None = None,
+        latent: Float[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b c_out i j k"]:
         """Return the prediction for states `x`; `code` tells the time, on a scale of 0 to 1000.
 
         Raises:
-            ValueError: a label came and the network has none.
+            ValueError: a label or a latent came and the network has none, or a latent is missing.
         """
         labels = labels_or_none(label, n_labels=self.config.n_labels, null_label=True, like=x)
+        drawn = check_latent(latent, latent_dim=self.config.latent_dim, like=x)
         i, j, k = x.shape[-3:]
         padded = pad_to_multiple(x, self.config.multiple)
         folded = space_to_depth(padded, self.config.stem_factor)
         if torch.is_autocast_enabled(x.device.type):
             folded = folded.contiguous(memory_format=torch.channels_last_3d)
-        deep = self.unet(folded, code, class_labels=labels)
+        deep = self.unet(folded, code, class_labels=labels if drawn is None else (labels, drawn))
         return depth_to_space(deep, self.config.stem_factor)[..., :i, :j, :k]

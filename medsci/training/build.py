@@ -4,7 +4,7 @@ __all__ = ["Parts", "build_denoiser", "build_parts", "build_source"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 from torch import Tensor, nn
 
@@ -16,7 +16,11 @@ from medsci.models.config import build_path
 from medsci.nets.unet import build_network
 from medsci.training.build_law import build_regression
 from medsci.training.recipe import DistillRecipe, PriorRecipe, TrainRecipe
+from medsci.training.recipe.tasks import GanRecipe
 from medsci.training.sampling import Sampler
+
+if TYPE_CHECKING:
+    from medsci.training.adversarial import BridgeSampler
 
 Split = Literal["train", "validation"]
 
@@ -35,7 +39,7 @@ class Parts:
 
     denoiser: Denoiser
     objective: Callable[[Denoiser], Objective]
-    sampler: Sampler
+    sampler: "Sampler | BridgeSampler"
     discriminator: nn.Module | None = None
 
 
@@ -68,6 +72,10 @@ def build_parts(recipe: TrainRecipe) -> Parts:
             from medsci.training.build_distill import build_distillation
 
             return build_distillation(recipe)
+        case GanRecipe():
+            from medsci.training.build_gan import build_gan
+
+            return build_gan(recipe)
     raise TypeError(f"{type(recipe).__name__} describes no training")
 
 

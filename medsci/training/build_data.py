@@ -4,6 +4,7 @@ __all__ = ["source_of"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
@@ -20,6 +21,7 @@ from medsci.training.recipe.data import (
     NiftiVolumesConfig,
     PairsConfig,
     SimulatedHeadsConfig,
+    Where,
 )
 
 Split = Literal["train", "validation"]
@@ -34,8 +36,10 @@ def source_of(data: DataConfig, *, split: Split, seed: int) -> Source:
         case PairsConfig():
             return _pairs(data, split=split)
         case ArraysConfig():
-            return _labelled(_arrays(data, split=split), data.label)
-    return _labelled(_images(data, split=split), data.label)
+            return _arrays(data, split=split)
+    cases = _cases(data, split=split)
+    values = {case.conditions[data.label] for case in cases} if data.label else set()
+    return _labelled(_images(data, cases), data.label, values=values)
 
 
 def _heads(data: SimulatedHeadsConfig, *, split: Split, seed: int) -> Source:
@@ -52,8 +56,7 @@ def _heads(data: SimulatedHeadsConfig, *, split: Split, seed: int) -> Source:
     )
 
 
-def _images(data: Images, *, split: Split) -> Source:
-    cases = _cases(data, split=split)
+def _images(data: Images, cases: Any) -> Source:
     known: dict[str, Any] = {
         "channels": data.channels,
         "voxel_size_mm": data.voxel_size_mm,
@@ -113,11 +116,24 @@ def _arrays(data: ArraysConfig, *, split: Split) -> Source:
     from medsci.data.arrays import ArraySource
 
     names = (data.label,) if data.label else ()
+    share: dict[str, Any] = {}
     if data.files is not None:
-        share = data.validation_fraction
-        return ArraySource(data.files, conditions=names, split=split, validation_fraction=share)
-    files = data.train if split == "train" else data.validation
-    return ArraySource(files or "", conditions=names)
+        share = {"split": split, "validation_fraction": data.validation_fraction}
+    files = data.files or (data.train if split == "train" else data.validation) or ""
+    source = ArraySource(files, conditions=names, **share)
+    if data.label is None:
+        return source
+    words = source.vocabulary.get(data.label)
+    values = set(range(len(words))) if words else _column(files, data.label)
+    return _labelled(source, data.label, values=values)
+
+
+def _column(files: Where, name: str) -> set[float]:
+    from medsci.data.array_file import ArrayFile
+
+    paths = [files] if isinstance(files, str) else files
+    columns = [ArrayFile(Path(path).expanduser(), "x0").column(name) for path in paths]
+    return {float(value) for column in columns for value in column.reshape(-1)}
 
 
 def _pairs(data: PairsConfig, *, split: Split) -> Source:
@@ -151,10 +167,11 @@ class _Part:
 @final
 @dataclass(frozen=True)
 class _Labelled:
-    """A source whose condition `name` is what networks know as `label`."""
+    """A source whose condition `name` is what networks know as `label`; `values` are all of it."""
 
     source: Source
     name: str
+    values: frozenset[float]
 
     @property
     def n_items(self) -> int:
@@ -169,16 +186,23 @@ class _Labelled:
         vocabulary: Mapping[str, tuple[str, ...]] = getattr(self.source, "vocabulary", {})
         return tuple(vocabulary.get(self.name, ()))
 
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        return tuple(sorted(int(value) for value in self.values))
+
     def draw(self, item: int, seed: int) -> dict[str, Tensor]:
         drawn = as_sample(self.source.draw(item, seed))
-        label = drawn.pop(self.name)
-        if label.is_floating_point() and not bool((label == label.round()).all()):
-            raise InvalidInputError(
-                f"data.label: {self.name!r} holds {float(label)}, no label; name a column of words "
-                "or whole numbers"
-            )
-        return drawn | {"label": label.to(torch.int64)}
+        return drawn | {"label": drawn.pop(self.name).to(torch.int64)}
 
 
-def _labelled(source: Source, name: str | None) -> Source:
-    return source if name is None else _Labelled(source, name)
+def _labelled(source: Source, name: str | None, *, values: set[Any]) -> Source:
+    if name is None:
+        return source
+    every = frozenset(float(value) for value in values)
+    broken = sorted(value for value in every if value != round(value))
+    if broken:
+        raise InvalidInputError(
+            f"data.label: {name!r} holds {broken[0]}, no label; name a column of words or whole "
+            "numbers"
+        )
+    return _Labelled(source, name, every)

@@ -23,9 +23,16 @@ from medsci.core.learn import (
     VelocityDistill,
     VelocityMatching,
 )
-from medsci.core.solve import Multistep, grid
+from medsci.core.solve import Multistep
 from medsci.errors import InvalidInputError
-from medsci.models.config import ModelConfig, SamplerHint, TeacherConfig, build_path
+from medsci.models.config import (
+    ModelConfig,
+    PathConfig,
+    RectifiedConfig,
+    SamplerHint,
+    TeacherConfig,
+    build_path,
+)
 from medsci.models.sampling import few_step
 from medsci.models.store import load_denoiser, verify_model
 from medsci.nets.lora import add_lora
@@ -68,14 +75,15 @@ def student_config(recipe: DistillRecipe) -> ModelConfig:
     }
     if recipe.student.network is not None:
         student["network"] = recipe.student.network
-    path = getattr(recipe.objective, "path", None)
+    path = _path(recipe)
     if path is not None and path != teacher.path:
         blind = teacher.time_code in _PATH_BLIND and teacher.unit_input
         if not (blind and teacher.prediction == "edm"):
             raise InvalidInputError(
-                f"objective.path: {teacher.name} predicts {teacher.prediction} with the time code "
-                f"{teacher.time_code}, which mean something else on another path; leave path out, "
-                "or use a teacher with prediction edm and time code angle"
+                f"objective: {recipe.objective.kind} moves to the path {path.kind}, but "
+                f"{teacher.name} predicts {teacher.prediction} with the time code "
+                f"{teacher.time_code}, which mean something else there; use a teacher with "
+                "prediction edm and time code angle"
             )
         student["path"] = path
     card = recipe.card
@@ -83,6 +91,13 @@ def student_config(recipe: DistillRecipe) -> ModelConfig:
         if getattr(card, key):
             student[key] = getattr(card, key)
     return teacher.model_copy(update=student)
+
+
+def _path(recipe: DistillRecipe) -> PathConfig | None:
+    """Return the path that the objective asks for, None for the teacher's."""
+    if isinstance(recipe.objective, VelocityMatchingConfig | VelocityDistillConfig):
+        return RectifiedConfig()  # average velocities are those of straight lines
+    return getattr(recipe.objective, "path", None)
 
 
 def _hint(recipe: DistillRecipe) -> SamplerHint:
@@ -145,72 +160,85 @@ def _objective(
     recipe: DistillRecipe, teacher: Denoiser, student: Denoiser
 ) -> Callable[[Denoiser], Objective]:
     """Return average -> objective."""
-    known = {"sigma_data": student.sigma_data}
     match recipe.objective:
-        case ReflowConfig() as reflow:
-            steps = reflow.anneal_steps
-            plain = Regression(
-                time_law=build_time_law(reflow.time_law, **known),
-                metric=build_metric(reflow.metric),
+        case ConsistencyConfig() as config:
+            return _consistency(config, teacher)
+        case MmdConfig() as config:
+            return _fixed(_mmd(config, student))
+        case VelocityDistillConfig():
+            return _fixed(VelocityDistill(teacher))
+        case VelocityMatchingConfig() as config:
+            return _fixed(
+                VelocityMatching(
+                    teacher,
+                    derivative=config.derivative,
+                    normaliser=config.normaliser,
+                    time_law=build_time_law(config.time_law, sigma_data=student.sigma_data),
+                )
+            )
+    return _fixed(_on_pairs(recipe, teacher, student))
+
+
+def _fixed(objective: Objective) -> Callable[[Denoiser], Objective]:
+    return lambda average: objective
+
+
+def _on_pairs(recipe: DistillRecipe, teacher: Denoiser, student: Denoiser) -> Objective:
+    match recipe.objective:
+        case ReflowConfig() as config:
+            steps = config.anneal_steps
+            return Regression(
+                time_law=build_time_law(config.time_law, sigma_data=student.sigma_data),
+                metric=build_metric(config.metric),
                 coupling=Annealed(LinearAnneal(steps)) if steps else Independent(),
             )
-            return lambda average: plain
-        case OneStepConfig() as one:
-            return lambda average: OneStep(build_metric(one.metric))
-        case PhasedConfig() as phased:
-            _, edges = few_step("ddim", phased.phases, prediction=student.pred)
-            legs = Phased(
+        case OneStepConfig() as config:
+            return OneStep(build_metric(config.metric), t=_noise_end(student))
+        case PhasedConfig() as config:
+            _, edges = few_step("ddim", config.phases, prediction=student.pred)
+            return Phased(
                 teacher,
                 tuple(edges.tolist()),
-                phased.ladder,
-                on=phased.on,
-                metric=build_metric(phased.metric),
+                config.ladder,
+                on=config.on,
+                metric=build_metric(config.metric),
             )
-            return lambda average: legs
-        case FlowGuidedConfig() as guided:
-            slim = FlowGuided(
+        case FlowGuidedConfig() as config:
+            return FlowGuided(
                 teacher,
-                guided.first_leg,
-                weight=guided.weight,
-                metric=build_metric(guided.metric),
+                config.first_leg,
+                weight=config.weight,
+                metric=build_metric(config.metric),
+                t=_noise_end(student),
             )
-            return lambda average: slim
-        case ConsistencyConfig() as config:
-            neighbours = Consistency(
-                teacher,
-                grid=grid.uniform(config.rungs),
-                skip=config.skip,
-                metric=PseudoHuber(config.width),
-            )
-            target = config.ema_target
-            return lambda average: dataclasses.replace(
-                neighbours, target=average if target else None
-            )
-        case VelocityMatchingConfig() as config:
-            law = build_time_law(config.time_law, **known)
-            match_velocity = VelocityMatching(
-                teacher,
-                derivative=config.derivative,
-                normaliser=config.normaliser,
-                time_law=law,
-            )
-            return lambda average: match_velocity
-        case VelocityDistillConfig():
-            return lambda average: VelocityDistill(teacher)
-        case MmdConfig() as mmd:
-            return _mmd(mmd, student)
     raise TypeError(f"{type(recipe.objective).__name__} describes no objective")
 
 
-def _mmd(config: MmdConfig, student: Denoiser) -> Callable[[Denoiser], Objective]:
+def _noise_end(student: Denoiser) -> float:
+    _, times = few_step("ddim", 1, prediction=student.pred)
+    return float(times[0])
+
+
+def _consistency(config: ConsistencyConfig, teacher: Denoiser) -> Callable[[Denoiser], Objective]:
+    neighbours = Consistency(
+        teacher,
+        grid=few_step("renoise", config.rungs, prediction=teacher.pred)[1],
+        skip=config.skip,
+        metric=PseudoHuber(config.width),
+    )
+    if not config.ema_target:
+        return _fixed(neighbours)
+    return lambda average: dataclasses.replace(neighbours, target=average)
+
+
+def _mmd(config: MmdConfig, student: Denoiser) -> MmdFinetune:
     from medsci.core.check.distribution import Polynomial
     from medsci.nets.features import DenoiserFeatures
 
     _, times = few_step("ddim", config.steps, prediction=student.pred)
-    chain = MmdFinetune(
+    return MmdFinetune(
         times,
         solver=Multistep("eps", order=1),
         features=DenoiserFeatures(load_denoiser(config.features)),
         kernel=Polynomial(degree=config.degree, offset=1.0),
     )
-    return lambda average: chain

@@ -2,6 +2,7 @@
 
 __all__ = ["build_metric", "build_regression", "build_time_law"]
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from medsci.core.learn import (
     KNN,
     AsPredicted,
     Assignment,
+    ConditionAware,
     ConditionDropout,
     Coupling,
     Independent,
@@ -89,9 +91,8 @@ def _build_coupling(coupling: CouplingConfig, *, label: bool) -> Coupling:
         case AssignmentConfig():
             from scipy.optimize import linear_sum_assignment
 
-            return Gathered(
-                Assignment(coupling.cost, chunk=coupling.chunk, solver=linear_sum_assignment)
-            )
+            plain = Assignment(coupling.cost, chunk=coupling.chunk, solver=linear_sum_assignment)
+            return Gathered(ConditionAware(math.inf, plain) if label else plain)
         case TransportConfig():
             from medsci.training.transport import Transport
 

@@ -4,6 +4,7 @@ __all__ = ["stored_config"]
 
 from medsci.models.config import ModelConfig
 from medsci.training.recipe import DistillRecipe, PriorRecipe, TrainRecipe
+from medsci.training.recipe.tasks import GanRecipe
 
 
 def stored_config(recipe: TrainRecipe) -> ModelConfig:
@@ -29,4 +30,8 @@ def stored_config(recipe: TrainRecipe) -> ModelConfig:
             from medsci.training.build_distill import student_config
 
             return student_config(recipe)
+        case GanRecipe():
+            from medsci.training.build_gan import gan_config
+
+            return gan_config(recipe)
     raise TypeError(f"{type(recipe).__name__} describes no stored model")

@@ -79,8 +79,8 @@ def find_machines(
     count = (len(here) if isinstance(here, list) else here) * nodes
     if strategy == "auto" and count > 1:
         strategy = "ddp"
-    elif strategy == "ddp" and count == 1:
-        strategy = "auto"
+    elif count == 1:
+        strategy = "auto"  # there is nobody to share with
     parts = count * config.accumulate
     if config.batch_size % parts:
         raise InvalidInputError(

@@ -1,15 +1,16 @@
 """The Lightning module: a denoiser, its moving average, an objective."""
 
-__all__ = ["DenoiserModule", "learning_rate_factor"]
+__all__ = ["DenoiserModule", "learning_rate_factor", "networks_in"]
 
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, final
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -18,9 +19,10 @@ from torch.utils.data import DataLoader
 
 from medsci.core.denoise import Denoiser
 from medsci.core.rng import Rng
-from medsci.data.source import Source, as_sample
+from medsci.data.source import Source
 from medsci.training.build import Parts, build_parts
 from medsci.training.ema import Ema
+from medsci.training.fitting import check_fit
 from medsci.training.recipe import TrainRecipe
 from medsci.training.recipe.trainer import OptimiserConfig
 from medsci.training.stream import Batch, SampleNumbers, SampleStream, split_batch, train_loader
@@ -47,14 +49,14 @@ class DenoiserModule(LightningModule):
     ) -> None:
         super().__init__()
         self.recipe = recipe
+        shape = check_fit(recipe, {"train": train_source, "validation": validation_source})
         parts: Parts = build_parts(recipe)
         self.denoiser: Denoiser = parts.denoiser
         self.average: Denoiser = copy.deepcopy(self.denoiser)
         self.average.requires_grad_(requires_grad=False)
         self.discriminator: nn.Module | None = parts.discriminator
         self.objective = parts.objective(self.average)
-        shape = as_sample(validation_source.draw(0, 0))["x0"].shape
-        self.sampler = dataclasses.replace(parts.sampler, shape=tuple(shape))
+        self.sampler = dataclasses.replace(parts.sampler, shape=shape)
         self.ema = Ema(recipe.trainer.ema_decay)
         self.train_stream = SampleStream(train_source, seed=recipe.seed)
         self.validator = Validator(validation_source, recipe=recipe)
@@ -76,7 +78,7 @@ class DenoiserModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Move the frozen networks that the objective holds to where the model is."""
-        for network in _networks_in(self.objective):  # teachers, targets, feature extractors
+        for network in networks_in(self.objective):  # teachers, targets, feature extractors
             network.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -95,10 +97,16 @@ class DenoiserModule(LightningModule):
         alpha, sigma = (torch.as_tensor(c) for c in self.denoiser.coefficients(t))
         return torch.atan2(sigma, self.denoiser.sigma_data * alpha)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Update the moving average."""
-        if (batch_idx + 1) % self.recipe.trainer.accumulate == 0:
-            self.ema.update(self.average.net, self.denoiser.net, update=self.global_step - 1)
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Take the step and update the moving average, before any callback looks at it."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.ema.update(self.average.net, self.denoiser.net, update=self.global_step)
 
     def validate(self) -> list[float]:
         """Return the average's loss at every noise level, NaN where there is none."""
@@ -129,7 +137,7 @@ class DenoiserModule(LightningModule):
     def _groups(self) -> Iterator[tuple[Iterator[nn.Parameter], dict[str, Any]]]:
         yield (p for p in self.denoiser.parameters() if p.requires_grad), {}
         if self.discriminator is not None:
-            own = self.recipe.objective  # type: ignore[attr-defined]
+            own = self.recipe.discriminator  # type: ignore[attr-defined]
             yield (
                 self.discriminator.parameters(),
                 {"lr": own.learning_rate, "betas": own.betas, "weight_decay": 0.0},
@@ -169,7 +177,7 @@ class DenoiserModule(LightningModule):
         self.window.restore(checkpoint["medsci"]["window"], first=self.trainer.global_rank == 0)
 
 
-def _networks_in(value: Any) -> Iterator[nn.Module]:
+def networks_in(value: Any) -> Iterator[nn.Module]:
     """Yield the networks that an objective holds, in its parts too."""
     owner = getattr(value, "__self__", None)  # features are often a method of a network
     if isinstance(value, nn.Module):
@@ -178,10 +186,10 @@ def _networks_in(value: Any) -> Iterator[nn.Module]:
         yield owner
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            yield from _networks_in(getattr(value, field.name))
+            yield from networks_in(getattr(value, field.name))
     elif isinstance(value, tuple | list):
         for part in value:
-            yield from _networks_in(part)
+            yield from networks_in(part)
 
 
 def learning_rate_factor(config: OptimiserConfig, step: int, max_steps: int) -> float:

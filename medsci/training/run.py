@@ -76,6 +76,7 @@ def train(
     device: str = "auto",
     resume: str | os.PathLike[str] | Literal["auto"] | None = None,
     existing: Literal["refuse", "replace"] = "refuse",
+    progress: bool = True,
 ) -> TrainResult:
     """Train, writing checkpoints, a log and the model with its card as it goes.
 
@@ -85,6 +86,7 @@ def train(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         resume: a checkpoint, or `auto` to go on from `last.ckpt` in `output` if it is there.
         existing: what to do when `output` holds a run and nothing is resumed.
+        progress: show where the run is, on stderr.
 
     Raises:
         OutputExistsError: `output` holds a run already.
@@ -93,6 +95,8 @@ def train(
         TrainingTerminatedError: SIGTERM came; the run was saved first.
     """
     folder = Path("runs") / recipe.name if output is None else Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file; the output of training is a folder")
     checkpoint = _checkpoint_to_resume(folder, resume)
     if checkpoint is None and (folder / CHECKPOINT).exists() and existing == "refuse":
         raise OutputExistsError(
@@ -107,7 +111,7 @@ def train(
         validation_source=build_source(recipe, split="validation"),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    watch = _Watch.over(recipe, folder)
+    watch = _Watch.over(recipe, folder, progress=progress)
     with _quiet_lightning(), _threads(recipe.trainer.threads):
         trainer = Trainer(
             accelerator=machines.accelerator,
@@ -148,7 +152,7 @@ class _Watch:
     callbacks: list[Callback]
 
     @classmethod
-    def over(cls, recipe: TrainRecipe, folder: Path) -> "_Watch":
+    def over(cls, recipe: TrainRecipe, folder: Path, *, progress: bool) -> "_Watch":
         config, samples = recipe.trainer, recipe.samples
         board = TensorBoard(folder / "tensorboard") if config.tensorboard else None
         log = MetricsLog(
@@ -164,7 +168,8 @@ class _Watch:
             callbacks.append(
                 Samples(folder / "samples", every=samples.every_steps, listeners=listeners)
             )
-        callbacks.append(Progress(log, every=config.log_every_steps))
+        if progress:
+            callbacks.append(Progress(log, every=config.log_every_steps))
         keep = Checkpoints(
             folder / CHECKPOINT,
             every=config.checkpoint_every_steps,

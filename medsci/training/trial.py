@@ -8,7 +8,9 @@ import torch
 
 from medsci.core.rng import Rng
 from medsci.training.build import build_parts, build_source
+from medsci.training.fitting import check_fit
 from medsci.training.launch import find_machines
+from medsci.training.module import networks_in
 from medsci.training.recipe import TrainRecipe
 from medsci.training.stream import SampleNumbers, SampleStream, split_batch, train_loader
 
@@ -26,12 +28,15 @@ def try_out(recipe: TrainRecipe, *, device: str = "auto") -> str:
     place = torch.device(f"cuda:{one}" if machines.accelerator == "cuda" else "cpu")
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
+    source = build_source(recipe, split="train")
+    check_fit(recipe, {"train": source})
     parts = build_parts(recipe)
     denoiser = parts.denoiser.to(place)
     objective = parts.objective(denoiser)
+    for network in networks_in(objective):
+        network.to(place)
     trainable = [p for p in denoiser.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=recipe.optimiser.learning_rate)
-    source = build_source(recipe, split="train")
     stream = SampleStream(source, seed=recipe.seed)
     numbers = SampleNumbers(
         lambda: 0,

@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "nibabel", "monai", "matplotlib", "lightning", "pytorch_lightning", "scipy")
+HEAVY = (
+    "torch", "nibabel", "monai", "matplotlib", "lightning", "pytorch_lightning", "scipy", "dask",
+    "distributed", "ot", "tensorboard",
+)  # fmt: skip
 QUICK = [
     ["--help"],
     ["--version"],

@@ -28,9 +28,13 @@ def two_models(monkeypatch, tmp_path):
     config = SimpleNamespace(sha256="a" * 64, licence="Apache-2.0", image_channels=("x",))
     infos = {
         name: SimpleNamespace(
-            name=name, folder=tmp_path / name, config=config, size_bytes=2_000_000,
-            kind="mlp", task="prior",
-        )  # fmt: skip
+            name=name,
+            folder=tmp_path / name,
+            config=config,
+            size_bytes=2_000_000,
+            kind="mlp",
+            task="prior",
+        )
         for name in ("sound", "damaged")
     }
 

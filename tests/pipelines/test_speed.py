@@ -15,7 +15,8 @@ from medsci.pipelines.speed import network_speed
 @pytest.fixture
 def sleepers(monkeypatch):
     """A model that needs 6 ms a call in float32 and 2 ms in bfloat16."""
-    info = SimpleNamespace(config=SimpleNamespace(image_channels=("real", "imaginary")))
+    network = SimpleNamespace(spatial_dims=2, in_channels=2)
+    info = SimpleNamespace(config=SimpleNamespace(network=network, training_size=(8, 6)))
     shapes = []
 
     def load(name, *, device, precision):
@@ -39,6 +40,12 @@ def test_ratio(sleepers, monkeypatch, auto, least):
     assert found.float32_ms >= 6
     assert found.speed_up >= least
     assert (found.speed_up == 1.0) == (auto == torch.float32)
+
+
+def test_the_size_is_that_of_training_and_of_the_networks_dimensions(sleepers):
+    assert network_speed("any", batch=2, device="cpu", n_rounds=1).size == (8, 6)
+    with pytest.raises(UsageError, match="2 dimensions"):
+        network_speed("any", size=(8, 6, 4), device="cpu", n_rounds=1)
 
 
 def test_positive_numbers_only():

@@ -7,8 +7,10 @@ import yaml
 
 from medsci.errors import InvalidInputError, OutputExistsError
 from medsci.models import load_denoiser
-from medsci.pipelines.train import train_from_recipe
+from medsci.nets.unet import build_network
+from medsci.pipelines.train import packaged_recipe, train_from_recipe
 from medsci.training import PriorRecipe, load_recipe
+from medsci.training.describe import stored_config
 
 
 @pytest.fixture
@@ -68,10 +70,9 @@ def test_packaged_recipes_are_found_by_name_and_all_read():
 
 
 def test_the_shipped_prior_fits_eight_megabytes():
-    from pathlib import Path
-
-    from medsci.pipelines import train as module
-
-    recipe = load_recipe(Path(module.__file__).parent / "recipes" / "prior_2d.yaml")
-    assert recipe.stored_config().weights_dtype == "float16"
+    recipe = load_recipe(packaged_recipe("prior_2d"))
+    config = stored_config(recipe)
+    assert config.weights_dtype == "float16"
+    n_parameters = sum(p.numel() for p in build_network(config.network, seed=0).parameters())
+    assert 2e6 < 2 * n_parameters < 8e6  # two bytes each
     assert recipe.data.kind == "simulated_heads"

@@ -78,7 +78,8 @@ def test_accumulated_parts_of_a_step_are_the_step():
 def test_pairs_and_conditions_are_told_from_samples():
     rows = {name: torch.ones(2) for name in ("number", "x0", "noise", "label")}
     number, x0, noise, cond = split_batch(rows)
-    assert noise is rows["noise"] and cond == {"label": rows["label"]}
+    assert noise is rows["noise"]
+    assert cond == {"label": rows["label"]}
     assert split_batch({"number": number, "x0": x0})[2:] == (None, None)
 
 

@@ -4,6 +4,6 @@ Choices are closed sets told apart by `kind`, tasks by `task`; a recipe never na
 Reading a file, merging `--set key=value` and wording the errors is `medsci.training.reading`.
 """
 
-__all__ = ["TASKS", "DistillRecipe", "PriorRecipe", "TrainRecipe"]
+__all__ = ["TASKS", "DistillRecipe", "GanRecipe", "PriorRecipe", "TrainRecipe"]
 
-from medsci.training.recipe.tasks import TASKS, DistillRecipe, PriorRecipe, TrainRecipe
+from medsci.training.recipe.tasks import TASKS, DistillRecipe, GanRecipe, PriorRecipe, TrainRecipe

@@ -1,11 +1,12 @@
 """What every section of a recipe is: frozen, closed, checked."""
 
-__all__ = ["Frozen", "Probability"]
+__all__ = ["Frozen", "Probability", "Seed"]
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -22,7 +22,7 @@ __all__ = [
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from medsci.training.recipe.base import Frozen
 
@@ -139,7 +139,7 @@ class TransportConfig(Frozen):
 
     kind: Literal["transport"] = "transport"
     method: Literal["exact", "sinkhorn", "unbalanced", "partial"] = "exact"
-    regularisation: NonNegativeFloat | None = None
+    regularisation: PositiveFloat | None = None
 
 
 TimeLawConfig = Annotated[

@@ -1,15 +1,28 @@
 """The recipes: one model per task, all of them made of the same parts."""
 
-__all__ = ["TASKS", "DistillRecipe", "PriorRecipe", "TrainRecipe"]
+__all__ = ["TASKS", "DistillRecipe", "GanRecipe", "PriorRecipe", "TrainRecipe"]
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
-from medsci.models.config import PathConfig, PredictionName, TimeCodeName, VpCosineConfig
+from medsci.models.config import (
+    PathConfig,
+    PredictionName,
+    TimeCodeName,
+    VpCosineConfig,
+    VpLinearConfig,
+)
 from medsci.nets.config import NetworkConfig, UNet2dConfig
-from medsci.training.recipe.base import Frozen, Probability
+from medsci.training.recipe.base import Frozen, Probability, Seed
 from medsci.training.recipe.data import DataConfig, PairsConfig, channels_of, label_of, rank_of
+from medsci.training.recipe.gan import DiscriminatorConfig, ReconstructionConfig
 from medsci.training.recipe.law import (
     AsPredictedConfig,
     CouplingConfig,
@@ -41,7 +54,7 @@ class TrainRecipe(Frozen):
 
     format_version: Literal[1] = 1
     name: Name
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     data: DataConfig
     optimiser: OptimiserConfig = OptimiserConfig()
     trainer: TrainerConfig
@@ -82,33 +95,81 @@ class PriorRecipe(TrainRecipe):
     label_dropout: Probability = 0.0
 
     @model_validator(mode="after")
-    def _channels_agree(self) -> "PriorRecipe":
-        wanted = channels_of(self.data)
-        channels: dict[str, Any] = {
-            key: getattr(self.network, key, wanted) for key in ("in_channels", "out_channels")
-        }
-        for key, have in channels.items():
-            if wanted is not None and have != wanted:
-                raise ValueError(
-                    f"network.{key}: the data have {wanted} channels, the network {have}; "
-                    f"set it to {wanted}"
-                )
-        rank, known = rank_of(self.data), self.network.spatial_dims
-        if rank is not None and rank != known:
+    def _network_fits(self) -> "PriorRecipe":
+        _check_channels(self.network, self.data)
+        _check_rows(self.time_code, self.path)
+        if self.label_dropout and not self.network.n_labels:
+            raise ValueError("label_dropout: the network has no labels; set network.n_labels")
+        _check_labels(self.network, self.data)
+        if getattr(self.network, "latent_dim", 0):
             raise ValueError(
-                f"network.kind: {self.network.kind} is for {known} dimensions, the data have {rank}"
+                "network.latent_dim: a prior draws no latent; leave it 0, or task: gan"
+            )
+        return self
+
+
+class GanRecipe(TrainRecipe):
+    """Train a generator of few large steps against a discriminator (denoising diffusion GAN).
+
+    The walk has `steps` equal steps in time; each draws x0 with a fresh latent of
+    `network.latent_dim` entries and goes on from there, so `samples.steps` is not used. `r1` weighs
+    the penalty on the discriminator's slope, which is computed at every `r1_every` steps. EMDM uses
+    betas of (0.5, 0.9) for the generator too: set `optimiser.betas`.
+
+    Source: Xiao et al. 2022, arXiv:2112.07804; defaults of Zhou et al. 2024, arXiv:2312.02256.
+    """
+
+    task: Literal["gan"] = "gan"
+    network: NetworkConfig = UNet2dConfig(latent_dim=64)
+    path: PathConfig = VpLinearConfig()
+    prediction: Literal["x0", "v", "flow", "edm"] = "x0"
+    sigma_data: PositiveFloat = 0.5
+    time_code: TimeCodeName = "angle"
+    unit_input: bool = True
+    steps: PositiveInt = 10
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    r1: NonNegativeFloat = 0.02
+    r1_every: PositiveInt = 15
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+
+    @property
+    def latent_dim(self) -> int:
+        """Return the number of entries of the latent."""
+        return int(getattr(self.network, "latent_dim", 0))
+
+    @model_validator(mode="after")
+    def _network_fits(self) -> "GanRecipe":
+        _check_channels(self.network, self.data)
+        _check_rows(self.time_code, self.path)
+        _check_labels(self.network, self.data)
+        if not hasattr(self.network, "latent_dim"):
+            raise ValueError(
+                f"network.kind: {self.network.kind} takes no latent; "
+                "choose unet_2d, unet_3d or mlp, and set network.latent_dim"
+            )
+        if not self.latent_dim:
+            raise ValueError(
+                "network.latent_dim: the generator of a gan draws with a latent; set it, to 64 say"
+            )
+        if self.network.in_channels != self.network.out_channels:
+            raise ValueError(
+                f"network.out_channels: {self.network.out_channels} came with in_channels "
+                f"{self.network.in_channels}; a generator returns what it takes"
             )
         return self
 
     @model_validator(mode="after")
-    def _labels_agree(self) -> "PriorRecipe":
-        n_labels = self.network.n_labels
-        if self.label_dropout and not n_labels:
-            raise ValueError("label_dropout: the network has no labels; set network.n_labels")
-        if label_of(self.data) is not None and not n_labels:
-            raise ValueError("network.n_labels: data.label is set; say how many labels there are")
-        if n_labels and label_of(self.data) is None and not isinstance(self.data, PairsConfig):
-            raise ValueError("data.label: the network has labels; name the column that holds them")
+    def _can_be_judged(self) -> "GanRecipe":
+        if isinstance(self.data, PairsConfig):
+            raise ValueError(
+                "data.kind: pairs hold the noise of their samples, a gan draws its own; "
+                "give the samples alone, as arrays"
+            )
+        if self.trainer.strategy == "fsdp":
+            raise ValueError(
+                "trainer.strategy: fsdp shards the generator and leaves the discriminator out; "
+                "choose ddp"
+            )
         return self
 
 
@@ -135,5 +196,43 @@ class DistillRecipe(TrainRecipe):
         return self
 
 
-TASKS: dict[str, type[TrainRecipe]] = {"prior": PriorRecipe, "distill": DistillRecipe}
+TASKS: dict[str, type[TrainRecipe]] = {
+    "prior": PriorRecipe,
+    "distill": DistillRecipe,
+    "gan": GanRecipe,
+}
 """Task -> the model of its recipes; a recipe without `task` is one of a prior."""
+
+
+def _check_channels(network: NetworkConfig, data: DataConfig) -> None:
+    wanted = channels_of(data)
+    channels: dict[str, Any] = {
+        key: getattr(network, key, wanted) for key in ("in_channels", "out_channels")
+    }
+    for key, have in channels.items():
+        if wanted is not None and have != wanted:
+            raise ValueError(
+                f"network.{key}: the data have {wanted} channels, the network {have}; "
+                f"set it to {wanted}"
+            )
+    rank, known = rank_of(data), network.spatial_dims
+    if rank is not None and rank != known:
+        raise ValueError(
+            f"network.kind: {network.kind} is for {known} dimensions, the data have {rank}"
+        )
+
+
+def _check_rows(time_code: TimeCodeName, path: PathConfig) -> None:
+    if time_code in ("row", "nearest_row") and path.kind != "tabulated":
+        raise ValueError(
+            f"time_code: {time_code} came with the path {path.kind}; rows belong to "
+            "the path tabulated, choose angle for others"
+        )
+
+
+def _check_labels(network: NetworkConfig, data: DataConfig) -> None:
+    n_labels = network.n_labels
+    if label_of(data) is not None and not n_labels:
+        raise ValueError("network.n_labels: data.label is set; say how many labels there are")
+    if n_labels and label_of(data) is None and not isinstance(data, PairsConfig):
+        raise ValueError("data.label: the network has labels; name the column that holds them")

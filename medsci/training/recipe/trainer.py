@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from medsci.training.recipe.base import Frozen
+from medsci.training.recipe.base import Frozen, Seed
 
 
 class OptimiserConfig(Frozen):
@@ -82,7 +82,7 @@ class SamplesConfig(Frozen):
     every_steps: PositiveInt | None = None
     count: PositiveInt = 8
     steps: PositiveInt = 20
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
 
 class CardConfig(Frozen):
