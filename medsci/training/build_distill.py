@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from medsci.core.denoise import Denoiser
 from medsci.core.learn import (
     Annealed,
@@ -38,7 +40,12 @@ from medsci.models.store import load_denoiser, verify_model
 from medsci.nets.lora import add_lora
 from medsci.nets.unet import build_network
 from medsci.training.build import Parts
-from medsci.training.build_law import build_metric, build_time_law
+from medsci.training.build_law import (
+    build_metric,
+    build_time_law,
+    build_weight,
+    perceptual_terms,
+)
 from medsci.training.recipe import DistillRecipe
 from medsci.training.recipe.objective import (
     ConsistencyConfig,
@@ -162,7 +169,7 @@ def _objective(
     """Return average -> objective."""
     match recipe.objective:
         case ConsistencyConfig() as config:
-            return _consistency(config, teacher)
+            return _consistency(config, teacher, n_labels=student_config(recipe).network.n_labels)
         case MmdConfig() as config:
             return _fixed(_mmd(config, student))
         case VelocityDistillConfig():
@@ -191,6 +198,8 @@ def _on_pairs(recipe: DistillRecipe, teacher: Denoiser, student: Denoiser) -> Ob
                 time_law=build_time_law(config.time_law, sigma_data=student.sigma_data),
                 metric=build_metric(config.metric),
                 coupling=Annealed(LinearAnneal(steps)) if steps else Independent(),
+                weight=build_weight(config.weight),
+                **perceptual_terms(config.perceptual),
             )
         case OneStepConfig() as config:
             return OneStep(build_metric(config.metric), t=_noise_end(student))
@@ -219,12 +228,20 @@ def _noise_end(student: Denoiser) -> float:
     return float(times[0])
 
 
-def _consistency(config: ConsistencyConfig, teacher: Denoiser) -> Callable[[Denoiser], Objective]:
+def _consistency(
+    config: ConsistencyConfig, teacher: Denoiser, *, n_labels: int
+) -> Callable[[Denoiser], Objective]:
+    if config.guidance is not None and not n_labels:
+        raise InvalidInputError(
+            "objective.guidance: the teacher knows no labels to be guided by; leave guidance out"
+        )
     neighbours = Consistency(
         teacher,
         grid=few_step("renoise", config.rungs, prediction=teacher.pred)[1],
         skip=config.skip,
         metric=PseudoHuber(config.width),
+        guidance=config.guidance,
+        null=None if config.guidance is None else {"label": torch.tensor([n_labels])},
     )
     if not config.ema_target:
         return _fixed(neighbours)

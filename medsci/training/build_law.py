@@ -1,6 +1,6 @@
 """From the sections about the loss to a regression."""
 
-__all__ = ["build_metric", "build_regression", "build_time_law"]
+__all__ = ["build_metric", "build_regression", "build_time_law", "build_weight", "perceptual_terms"]
 
 import math
 from typing import Any
@@ -25,6 +25,7 @@ from medsci.core.learn import (
     Regression,
     Sigmoid,
     SquaredError,
+    Sum,
     TimeLaw,
     TimePower,
     Uniform,
@@ -72,7 +73,8 @@ def build_metric(metric: MetricConfig) -> Metric:
     return SquaredError()
 
 
-def _build_weight(weight: WeightConfig) -> Weight:
+def build_weight(weight: WeightConfig) -> Weight:
+    """Return the weight of the noise levels that `weight` describes."""
     match weight:
         case MinSnrConfig():
             return MinSnr(gamma=weight.gamma)
@@ -105,19 +107,21 @@ def _build_coupling(coupling: CouplingConfig, *, label: bool) -> Coupling:
     return Independent()
 
 
-def _perceptual(config: PerceptualConfig) -> Metric:
+def perceptual_terms(config: PerceptualConfig | None) -> dict[str, Any]:
+    """Return the second term of a regression: a distance of features of x0, weighted by 1 / t."""
+    if config is None:
+        return {}
     from medsci.models.store import load_denoiser
     from medsci.nets.features import DenoiserFeatures
 
-    return Perceptual(DenoiserFeatures(load_denoiser(config.model)).maps)
+    distance = Perceptual(DenoiserFeatures(load_denoiser(config.model)).maps)
+    return {"x0_metric": Sum(((config.weight, distance),)), "x0_weight": TimePower(-1.0)}
 
 
 def build_regression(recipe: PriorRecipe) -> Regression:
     """Return the loss of a prior."""
     n_labels = recipe.network.n_labels
-    extra: dict[str, Any] = {}
-    if recipe.perceptual is not None:
-        extra = {"x0_metric": _perceptual(recipe.perceptual), "x0_weight": TimePower(-1.0)}
+    extra = perceptual_terms(recipe.perceptual)
     if recipe.label_dropout:
         null = {"label": torch.tensor([n_labels])}
         extra["dropout"] = ConditionDropout(recipe.label_dropout, null)
@@ -125,6 +129,6 @@ def build_regression(recipe: PriorRecipe) -> Regression:
         time_law=build_time_law(recipe.time_law, sigma_data=recipe.sigma_data),
         metric=build_metric(recipe.metric),
         coupling=_build_coupling(recipe.coupling, label=bool(n_labels)),
-        weight=_build_weight(recipe.weight),
+        weight=build_weight(recipe.weight),
         **extra,
     )

@@ -97,7 +97,7 @@ def test_models_speed(run, monkeypatch):
     monkeypatch.setattr(job, "network_speed", network_speed)
     code, out, _ = run("models", "speed", "any", "--batch", 2)
     assert code == 0
-    assert "2 slices of 217 x 181: float32 300 ms, bfloat16 120 ms" in out
+    assert "2 images of 217 x 181: float32 300 ms, bfloat16 120 ms" in out
     assert "2.5 times" in out
     _, out, _ = run("models", "speed", "any", "--json")
     assert json.loads(out)["speed_up"] == 2.5

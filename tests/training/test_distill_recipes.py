@@ -83,6 +83,14 @@ def recipe_of(place, objective, *, pairs, teacher="teacher", max_steps=3, **sect
 OBJECTIVES = {
     "rectified diffusion": ({"kind": "reflow"}, True),
     "reflow": ({"kind": "reflow", "path": {"kind": "rectified"}}, True),
+    "rf++": (
+        {
+            "kind": "reflow", "path": {"kind": "rectified"}, "time_law": {"kind": "u_shape"},
+            "metric": {"kind": "pseudo_huber_norm", "scale": "linear"},
+            "perceptual": {"model": "teacher", "weight": 0.1},
+        },
+        True,
+    ),
     "annealed reflow": ({"kind": "reflow", "anneal_steps": 2}, True),
     "one step": ({"kind": "one_step"}, True),
     "phased": ({"kind": "phased", "phases": 2, "ladder": 3}, False),

@@ -1,10 +1,10 @@
 """A GAN by recipe: each player follows its own loss, runs resume, and modes are kept apart."""
 
 import dataclasses
-import runpy
 import functools
 import math
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path as File

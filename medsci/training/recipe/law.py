@@ -1,6 +1,7 @@
 """What the loss is made of: times, metric, weight, coupling, dropped conditions."""
 
 __all__ = [
+    "AsPredictedConfig",
     "AssignmentConfig",
     "CouplingConfig",
     "IndependentConfig",
@@ -8,6 +9,7 @@ __all__ = [
     "LogitNormalConfig",
     "MetricConfig",
     "MinSnrConfig",
+    "OnTargetConfig",
     "PerceptualConfig",
     "PseudoHuberConfig",
     "PseudoHuberNormConfig",

@@ -10,10 +10,13 @@ from medsci.models.config import PathConfig
 from medsci.nets.config import NetworkConfig
 from medsci.training.recipe.base import Frozen
 from medsci.training.recipe.law import (
+    AsPredictedConfig,
     MetricConfig,
+    PerceptualConfig,
     SquaredErrorConfig,
     TimeLawConfig,
     UniformConfig,
+    WeightConfig,
 )
 
 
@@ -30,6 +33,8 @@ class ReflowConfig(Frozen):
     path: PathConfig | None = None
     time_law: TimeLawConfig = UniformConfig()
     metric: MetricConfig = SquaredErrorConfig()
+    weight: WeightConfig = AsPredictedConfig()
+    perceptual: PerceptualConfig | None = None
     anneal_steps: Annotated[int, Field(ge=0)] = 0
 
 
@@ -60,13 +65,17 @@ class FlowGuidedConfig(Frozen):
 
 
 class ConsistencyConfig(Frozen):
-    """Latent-consistency style distillation: neighbours on the teacher's path end alike."""
+    """Latent-consistency style distillation: neighbours on the teacher's path end alike.
+
+    `guidance` is the range of scales by which a teacher with labels is guided; 1 is none.
+    """
 
     kind: Literal["consistency"] = "consistency"
     rungs: Annotated[int, Field(ge=2)] = 50
     skip: PositiveInt = 1
     width: PositiveFloat = 0.03
     ema_target: bool = True
+    guidance: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
 
 
 class VelocityMatchingConfig(Frozen):
