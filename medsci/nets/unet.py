@@ -20,7 +20,7 @@ from medsci.nets.config import (
     UNet2dConfig,
     UNet3dConfig,
 )
-from medsci.nets.embedding import check_latent, labels_or_none, with_latent
+from medsci.nets.folded import call_unet, monai_unet_behind_stem
 from medsci.nets.space import pad_to_multiple
 
 
@@ -33,33 +33,14 @@ class UNet2d(nn.Module):
     through the U-Net, folded back and cropped. The last convolution starts at zero, so an
     untrained network returns zero.
 
-    MONAI's middle block always has attention; it runs on `scaled_dot_product_attention` here,
-    whose memory grows with the number of positions rather than with its square.
-
     Source: space to depth after Shi et al. 2016, arXiv:1609.05158; U-Net of Ho et al. 2020,
     arXiv:2006.11239, app. B, as implemented by MONAI.
     """
 
     def __init__(self, config: UNet2dConfig) -> None:
         super().__init__()
-        from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
-
-        fold = config.stem_factor**2
-        levels = range(len(config.channels))
         self.config = config
-        self.unet = DiffusionModelUNet(
-            spatial_dims=2,
-            in_channels=config.in_channels * fold,
-            out_channels=config.out_channels * fold,
-            num_res_blocks=config.res_blocks,
-            channels=config.channels,
-            attention_levels=tuple(level in config.attention_levels for level in levels),
-            norm_num_groups=config.norm_groups,
-            num_head_channels=tuple(config.head_channels for _ in levels),
-            num_class_embeds=config.n_labels + 1 if config.n_labels else None,
-            use_flash_attention=True,
-        )
-        with_latent(self.unet, config.latent_dim)
+        self.unet = monai_unet_behind_stem(config)
 
     def forward(
         self,
@@ -74,13 +55,11 @@ class UNet2d(nn.Module):
         Raises:
             ValueError: a label or a latent came and the network has none, or a latent is missing.
         """
-        labels = labels_or_none(label, n_labels=self.config.n_labels, null_label=True, like=x)
-        drawn = check_latent(latent, latent_dim=self.config.latent_dim, like=x)
         height, width = x.shape[-2:]
         padded = pad_to_multiple(x, self.config.multiple)
         folded = functional.pixel_unshuffle(padded, self.config.stem_factor)
         folded = folded.contiguous(memory_format=torch.channels_last)
-        deep = self.unet(folded, code, class_labels=labels if drawn is None else (labels, drawn))
+        deep = call_unet(self.unet, folded, code, config=self.config, label=label, latent=latent)
         out = functional.pixel_shuffle(deep, self.config.stem_factor)
         return out[..., :height, :width]
 

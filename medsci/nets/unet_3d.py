@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from medsci.nets.config import UNet3dConfig
-from medsci.nets.embedding import check_latent, labels_or_none, with_latent
+from medsci.nets.folded import call_unet, monai_unet_behind_stem
 from medsci.nets.space import depth_to_space, pad_to_multiple, space_to_depth
 
 
@@ -24,24 +24,8 @@ class UNet3d(nn.Module):
 
     def __init__(self, config: UNet3dConfig) -> None:
         super().__init__()
-        from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
-
-        fold = config.stem_factor**3
-        levels = range(len(config.channels))
         self.config = config
-        self.unet = DiffusionModelUNet(
-            spatial_dims=3,
-            in_channels=config.in_channels * fold,
-            out_channels=config.out_channels * fold,
-            num_res_blocks=config.res_blocks,
-            channels=config.channels,
-            attention_levels=tuple(level in config.attention_levels for level in levels),
-            norm_num_groups=config.norm_groups,
-            num_head_channels=tuple(config.head_channels for _ in levels),
-            num_class_embeds=config.n_labels + 1 if config.n_labels else None,
-            use_flash_attention=True,
-        )
-        with_latent(self.unet, config.latent_dim)
+        self.unet = monai_unet_behind_stem(config)
 
     def forward(
         self,
@@ -56,12 +40,10 @@ class UNet3d(nn.Module):
         Raises:
             ValueError: a label or a latent came and the network has none, or a latent is missing.
         """
-        labels = labels_or_none(label, n_labels=self.config.n_labels, null_label=True, like=x)
-        drawn = check_latent(latent, latent_dim=self.config.latent_dim, like=x)
         i, j, k = x.shape[-3:]
         padded = pad_to_multiple(x, self.config.multiple)
         folded = space_to_depth(padded, self.config.stem_factor)
         if torch.is_autocast_enabled(x.device.type):
             folded = folded.contiguous(memory_format=torch.channels_last_3d)
-        deep = self.unet(folded, code, class_labels=labels if drawn is None else (labels, drawn))
+        deep = call_unet(self.unet, folded, code, config=self.config, label=label, latent=latent)
         return depth_to_space(deep, self.config.stem_factor)[..., :i, :j, :k]

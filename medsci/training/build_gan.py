@@ -16,6 +16,7 @@ from medsci.nets.unet import build_network
 from medsci.training.adversarial import Adversarial, BridgeSampler, Judge
 from medsci.training.build import Parts
 from medsci.training.build_law import build_metric
+from medsci.training.describe import own_config
 from medsci.training.recipe.tasks import GanRecipe
 
 _TAG_DISCRIMINATOR = 0xD15C
@@ -23,23 +24,8 @@ _TAG_DISCRIMINATOR = 0xD15C
 
 def gan_config(recipe: GanRecipe) -> ModelConfig:
     """Return what the stored generator says about itself, all but the facts of the run."""
-    return ModelConfig(
-        name=recipe.name,
-        network=recipe.network,
-        path=recipe.path,
-        prediction=recipe.prediction,
-        sigma_data=recipe.sigma_data,
-        time_code=recipe.time_code,
-        unit_input=recipe.unit_input,
-        image_channels=recipe.card.image_channels,
-        intensity=recipe.card.intensity,
-        training_size=tuple(getattr(recipe.data, "size", ())),
-        voxel_size_mm=recipe.card.voxel_size_mm,
-        licence=recipe.card.licence,
-        data=recipe.card.data,
-        objective="gan",
-        sampler=SamplerHint(steps=recipe.steps, solver="ancestral_latent"),
-    )
+    hint = SamplerHint(steps=recipe.steps, solver="ancestral_latent")
+    return own_config(recipe, objective="gan", sampler=hint)
 
 
 def build_gan(recipe: GanRecipe) -> Parts:

@@ -1,31 +1,18 @@
 """From recipe to the configuration that is stored beside the weights."""
 
-__all__ = ["stored_config"]
+__all__ = ["own_config", "stored_config"]
+
+from typing import Any
 
 from medsci.models.config import ModelConfig
-from medsci.training.recipe import DistillRecipe, PriorRecipe, TrainRecipe
-from medsci.training.recipe.tasks import GanRecipe
+from medsci.training.recipe import DistillRecipe, GanRecipe, PriorRecipe, TrainRecipe
 
 
 def stored_config(recipe: TrainRecipe) -> ModelConfig:
     """Return what the stored model says about itself, all but the facts of the run."""
     match recipe:
         case PriorRecipe():
-            return ModelConfig(
-                name=recipe.name,
-                network=recipe.network,
-                path=recipe.path,
-                prediction=recipe.prediction,
-                sigma_data=recipe.sigma_data,
-                time_code=recipe.time_code,
-                unit_input=recipe.unit_input,
-                image_channels=recipe.card.image_channels,
-                intensity=recipe.card.intensity,
-                training_size=tuple(getattr(recipe.data, "size", ())),
-                voxel_size_mm=recipe.card.voxel_size_mm,
-                licence=recipe.card.licence,
-                data=recipe.card.data,
-            )
+            return own_config(recipe)
         case DistillRecipe():
             from medsci.training.build_distill import student_config
 
@@ -35,3 +22,23 @@ def stored_config(recipe: TrainRecipe) -> ModelConfig:
 
             return gan_config(recipe)
     raise TypeError(f"{type(recipe).__name__} describes no stored model")
+
+
+def own_config(recipe: PriorRecipe | GanRecipe, **more: Any) -> ModelConfig:
+    """Return the configuration of a network that the recipe itself describes."""
+    return ModelConfig(
+        name=recipe.name,
+        network=recipe.network,
+        path=recipe.path,
+        prediction=recipe.prediction,
+        sigma_data=recipe.sigma_data,
+        time_code=recipe.time_code,
+        unit_input=recipe.unit_input,
+        image_channels=recipe.card.image_channels,
+        intensity=recipe.card.intensity,
+        training_size=tuple(getattr(recipe.data, "size", ())),
+        voxel_size_mm=recipe.card.voxel_size_mm,
+        licence=recipe.card.licence,
+        data=recipe.card.data,
+        **more,
+    )

@@ -8,23 +8,23 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-import yaml
+from contracts.malformed import (
+    DISTILL,
+    NETWORK,
+    PRIOR,
+    SIZE,
+    arrays,
+    distill,
+    of_site,
+    prior,
+    slices,
+    train_here,
+)
 
-from medsci.cli.main import main
 from medsci.core.denoise import Denoiser
 from medsci.data.pairs import PairInfo, write_pair_file
 from medsci.models import ModelConfig, build_path, save_denoiser
 from medsci.nets.unet import build_network
-
-SIZE = [16, 16]
-NETWORK = {"channels": [8, 32], "res_blocks": [1, 1], "norm_groups": 8}
-TRAINER = {"max_steps": 2, "batch_size": 4, "threads": 1, "tensorboard": False}
-PRIOR = {"name": "tiny", "data": {"kind": "arrays", "files": "good.npy"},
-         "network": NETWORK, "trainer": TRAINER}  # fmt: skip
-DISTILL = {
-    "task": "distill", "name": "tiny", "teacher": "teacher", "trainer": TRAINER,
-    "data": {"kind": "pairs", "file": "pairs.h5"}, "objective": {"kind": "reflow"},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -109,47 +109,7 @@ def run(folder, capfd, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MEDSCI_MODELS", str(folder / "store"))
 
-    def call(content, *options):
-        file = folder / "recipe.yaml"
-        if isinstance(content, bytes):
-            file.write_bytes(content)
-        else:
-            file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-        capfd.readouterr()
-        words = ["train", str(file), "--device", "cpu", "-o", str(folder / "out"), *options]
-        code = main(words)
-        return code, capfd.readouterr().err
-
-    return call
-
-
-def changed(recipe, **sections):
-    """Return a recipe with sections replaced; a dict is merged into the section."""
-    out = {**recipe}
-    for name, value in sections.items():
-        merges = isinstance(value, dict) and isinstance(out.get(name), dict)
-        out[name] = {**out[name], **value} if merges and "kind" not in value else value
-    return {key: value for key, value in out.items() if value is not None}
-
-
-def prior(**sections):
-    return changed(PRIOR, **sections)
-
-
-def distill(**sections):
-    return changed(DISTILL, **sections)
-
-
-def arrays(files, **more):
-    return {"kind": "arrays", "files": files, **more}
-
-
-def slices(files, **more):
-    return {"kind": "nifti_slices", "files": files, "size": SIZE, **more}
-
-
-def of_site(file, n_labels):
-    return prior(data=arrays(file, label="site"), network={**NETWORK, "n_labels": n_labels})
+    return train_here(folder, capfd)
 
 
 DATA = {
