@@ -1,7 +1,7 @@
 """Malformed recipes and options: an exit code and one line that names the place.
 
 Every case runs the real command in this process; none of them comes as far as the data. Malformed
-data, models and checkpoints are in `test_malformed_data.py`.
+data, models and checkpoints are in `test_malformed_inputs.py`.
 """
 
 import pytest
