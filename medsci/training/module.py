@@ -20,9 +20,8 @@ from torch.utils.data import DataLoader
 from medsci.core.denoise import Denoiser
 from medsci.core.rng import Rng
 from medsci.data.source import Source
-from medsci.training.build import Parts, build_parts
+from medsci.training.build import Parts, build_parts, check_fit
 from medsci.training.ema import Ema
-from medsci.training.fitting import check_fit
 from medsci.training.recipe import TrainRecipe
 from medsci.training.recipe.trainer import OptimiserConfig
 from medsci.training.stream import Batch, SampleNumbers, SampleStream, split_batch, train_loader

@@ -21,7 +21,7 @@ MAY_IMPORT = {"torch", "numpy", "jaxtyping", "medsci"} | sys.stdlib_module_names
 # reach through the module. Aliases of types need no door.
 INSIDE: dict[str, set[str]] = {
     "medsci.core.precision": {"channels_last", "native_bfloat16", "resolve_precision"},
-    "medsci.core.denoise.wrappers": {"mean_of", "path_of", "pick"},
+    "medsci.core.denoise.wrappers": {"mean_of", "path_of", "pick", "sd_of"},
     "medsci.core.process.process": {"bridge_noise", "check_bridge"},
     "medsci.core.solve.bridge": {"HasBridge"},
     "medsci.core.solve.evolution": {"Breeder", "Gene"},

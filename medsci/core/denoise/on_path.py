@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from medsci.core.denoise.wrappers import DenoiseFn, State, mean_of, path_of
+from medsci.core.denoise.wrappers import DenoiseFn, State, mean_of, path_of, sd_of
 from medsci.core.process.path import Path, expand
 
 
@@ -36,6 +36,7 @@ class OnPath(nn.Module):
         self.denoiser = denoiser
         self.own = path_of(denoiser)
         self.path = path
+        self.sigma_data = sd_of(denoiser)
         self.register_buffer("mu", mu, persistent=False)
 
     def forward(self, x: State, t: float | Tensor, **cond: Any) -> State:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medsci.core.denoise.wrappers import DenoiseFn, State, path_of
+from medsci.core.denoise.wrappers import DenoiseFn, State, path_of, sd_of
 
 Axis = tuple[tuple[slice, np.ndarray], ...]  # tiles of one axis, with their weights
 
@@ -52,6 +52,7 @@ class Tiled(nn.Module):
         super().__init__()
         self.denoiser = denoiser
         self.path = path_of(denoiser)
+        self.sigma_data = sd_of(denoiser)
         self.tile = tuple(tile)
         shared = (overlap,) * len(self.tile) if isinstance(overlap, int) else tuple(overlap)
         if not self.tile or len(shared) != len(self.tile):

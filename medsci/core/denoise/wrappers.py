@@ -7,7 +7,17 @@
 A condition that is a tensor with one entry per sample in front is cut along with the batch.
 """
 
-__all__ = ["DenoiseFn", "Guided", "Shift", "Slicewise", "State", "mean_of", "path_of", "pick"]
+__all__ = [
+    "DenoiseFn",
+    "Guided",
+    "Shift",
+    "Slicewise",
+    "State",
+    "mean_of",
+    "path_of",
+    "pick",
+    "sd_of",
+]
 
 import math
 from collections.abc import Callable, Mapping
@@ -61,6 +71,7 @@ class Guided(nn.Module):
         super().__init__()
         self.denoiser = denoiser
         self.path = path_of(denoiser)
+        self.sigma_data = sd_of(denoiser)
         self.scale = float(scale)
         self.null = dict(null)
         if not self.null:
@@ -116,6 +127,7 @@ class Shift(nn.Module):
         self.denoiser = denoiser
         self.shifted = path_of(denoiser)
         self.path = Centred(self.shifted)
+        self.sigma_data = sd_of(denoiser)
         self.register_buffer("mu", mu, persistent=False)
 
     def forward(self, x: State, t: float | Tensor, **cond: Any) -> State:
@@ -137,6 +149,7 @@ class Slicewise(nn.Module):
             raise ValueError(f"chunk={chunk} came; give the number of samples per network call")
         self.denoiser = denoiser
         self.path = path_of(denoiser)
+        self.sigma_data = sd_of(denoiser)
         self.chunk = chunk
 
     def forward(self, x: State, t: float | Tensor, **cond: Any) -> State:
@@ -176,6 +189,11 @@ def path_of(denoiser: DenoiseFn) -> Path:
             f"{type(denoiser).__name__} has no path; wrap it with from_callable(fn, path=...)"
         )
     return path
+
+
+def sd_of(denoiser: DenoiseFn) -> float:
+    """Return the standard deviation of the data a denoiser was made for, 1 if it says none."""
+    return float(getattr(denoiser, "sigma_data", 1.0))
 
 
 def mean_of(mu: Tensor | None, cond: Mapping[str, Any], *, needed: bool = True) -> Any:

@@ -39,8 +39,8 @@ from medsci.models.sampling import few_step
 from medsci.models.store import load_denoiser, verify_model
 from medsci.nets.lora import add_lora
 from medsci.nets.unet import build_network
-from medsci.training.build import Parts
-from medsci.training.build_law import (
+from medsci.training.build.parts import Parts
+from medsci.training.build.law import (
     build_metric,
     build_time_law,
     build_weight,
@@ -57,7 +57,7 @@ from medsci.training.recipe.objective import (
     VelocityDistillConfig,
     VelocityMatchingConfig,
 )
-from medsci.training.sampling import Sampler
+from medsci.training.build.sampler import Sampler
 
 _PATH_BLIND = ("angle", "log_sigma_hat", "sigma_hat")
 
