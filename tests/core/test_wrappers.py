@@ -391,23 +391,3 @@ def test_the_network_sees_its_last_estimate_and_a_run_remembers_nothing():
     assert not torch.allclose(unaware, runs[0])  # the control: no memory
     with pytest.raises(ValueError, match=r"pass cond=\{'before': torch.zeros_like"):
         plan.run(denoise, x, hooks=[hook], cond={"before": torch.zeros(1)})
-
-
-def test_wrapped_denoisers_are_walked_on_the_grid_of_their_data():
-    class Scaled(nn.Module):
-        path, sigma_data = RF, 0.25
-
-        def forward(self, x, t, **cond):
-            return x / (1.0 + 16.0 * t**2)
-
-    class Unscaled(Scaled):
-        sigma_data = 1.0
-
-    def drawn(denoiser):
-        return sample(denoiser, (2, 3), steps=6, seed=0, dtype=torch.float64)
-
-    plain = Scaled()
-    wrapped = Guided(plain, scale=1.0, null={"label": 0.0})
-    assert wrapped.sigma_data == Tiled(plain, tile=(2,), overlap=(0,)).sigma_data == 0.25
-    assert_close(drawn(wrapped), drawn(plain))
-    assert not torch.allclose(drawn(plain), drawn(Unscaled()))
