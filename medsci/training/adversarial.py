@@ -164,7 +164,7 @@ class Judge(nn.Module):
 @final
 @dataclass(frozen=True)
 class BridgeSampler:
-    """Draw `count` samples down the walk of a `BridgeGan`; see `medsci.training.build.Sampler`.
+    """Draw `count` samples down the walk of a `BridgeGan`; see `medsci.training.assembly.Sampler`.
 
     Args:
         gan: with the walk.

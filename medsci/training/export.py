@@ -13,7 +13,7 @@ from medsci.core.denoise import Denoiser
 from medsci.models.card import write_card
 from medsci.models.config import ModelConfig
 from medsci.models.store import save_denoiser
-from medsci.training.build import stored_config
+from medsci.training.assembly import stored_config
 from medsci.training.module import DenoiserModule
 from medsci.training.recipe import DistillRecipe, TrainRecipe
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from medsci.core.denoise import Denoiser
 from medsci.core.rng import Rng
 from medsci.data.source import Source
-from medsci.training.build import Parts, build_parts, check_fit
+from medsci.training.assembly import Parts, build_parts, check_fit
 from medsci.training.ema import Ema
 from medsci.training.recipe import TrainRecipe
 from medsci.training.recipe.trainer import OptimiserConfig

@@ -17,7 +17,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from medsci.errors import ExitCode, InvalidInputError, MedsciError, OutputExistsError, UsageError
-from medsci.training.build import build_source
+from medsci.training.assembly import build_source
 from medsci.training.callbacks import (
     Checkpoints,
     MetricsLog,

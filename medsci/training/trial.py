@@ -7,7 +7,7 @@ import time
 import torch
 
 from medsci.core.rng import Rng
-from medsci.training.build import build_parts, build_source, check_fit
+from medsci.training.assembly import build_parts, build_source, check_fit
 from medsci.training.launch import find_machines
 from medsci.training.module import networks_in
 from medsci.training.recipe import TrainRecipe

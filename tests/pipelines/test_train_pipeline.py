@@ -10,7 +10,7 @@ from medsci.models import load_denoiser
 from medsci.nets.unet import build_network
 from medsci.pipelines.train import packaged_recipe, train_from_recipe
 from medsci.training import PriorRecipe, load_recipe
-from medsci.training.build import stored_config
+from medsci.training.assembly import stored_config
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from medsci.models import ModelConfig, build_path, load_denoiser, save_denoiser,
 from medsci.models.sampling import sampling_of
 from medsci.nets.unet import build_network
 from medsci.training import DistillRecipe, TrainingTerminatedError, train
-from medsci.training.build import build_parts
+from medsci.training.assembly import build_parts
 from medsci.training.callbacks import StopCleanly
 
 SHAPE = (2, 16, 16)

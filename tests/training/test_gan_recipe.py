@@ -29,7 +29,7 @@ from medsci.nets import MlpConfig, build_network
 from medsci.nets.discriminator import MlpDiscriminator
 from medsci.training import run
 from medsci.training.adversarial import Adversarial, Judge
-from medsci.training.build import build_parts
+from medsci.training.assembly import build_parts
 from medsci.training.reading import parse_recipe
 from medsci.training.run import train
 

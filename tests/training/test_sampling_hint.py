@@ -11,8 +11,8 @@ from medsci.core.denoise import Denoiser
 from medsci.models import ModelConfig, SamplerHint
 from medsci.models.sampling import few_step, sampling_of
 from medsci.training import DistillRecipe
-from medsci.training.build import Sampler
-from medsci.training.build.distillation import student_config
+from medsci.training.assembly import Sampler
+from medsci.training.assembly.distillation import student_config
 
 SPREAD = 0.4
 N = 8_000

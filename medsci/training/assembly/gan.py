@@ -14,9 +14,9 @@ from medsci.models.config import ModelConfig, SamplerHint, build_path
 from medsci.nets.discriminator import ConvDiscriminator, MlpDiscriminator
 from medsci.nets.unet import build_network
 from medsci.training.adversarial import Adversarial, BridgeSampler, Judge
-from medsci.training.build.parts import Parts
-from medsci.training.build.law import build_metric
-from medsci.training.build.description import own_config
+from medsci.training.assembly.description import own_config
+from medsci.training.assembly.law import build_metric
+from medsci.training.assembly.parts import Parts
 from medsci.training.recipe.tasks import GanRecipe
 
 _TAG_DISCRIMINATOR = 0xD15C

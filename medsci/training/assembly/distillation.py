@@ -39,13 +39,14 @@ from medsci.models.sampling import few_step
 from medsci.models.store import load_denoiser, verify_model
 from medsci.nets.lora import add_lora
 from medsci.nets.unet import build_network
-from medsci.training.build.parts import Parts
-from medsci.training.build.law import (
+from medsci.training.assembly.law import (
     build_metric,
     build_time_law,
     build_weight,
     perceptual_terms,
 )
+from medsci.training.assembly.parts import Parts
+from medsci.training.assembly.sampler import Sampler
 from medsci.training.recipe import DistillRecipe
 from medsci.training.recipe.objective import (
     ConsistencyConfig,
@@ -57,7 +58,6 @@ from medsci.training.recipe.objective import (
     VelocityDistillConfig,
     VelocityMatchingConfig,
 )
-from medsci.training.build.sampler import Sampler
 
 _PATH_BLIND = ("angle", "log_sigma_hat", "sigma_hat")
 

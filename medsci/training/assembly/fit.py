@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medsci.data.source import Source, as_sample
 from medsci.errors import InvalidInputError
-from medsci.training.build.description import stored_config
+from medsci.training.assembly.description import stored_config
 from medsci.training.recipe import TrainRecipe
 
 

@@ -14,11 +14,11 @@ def stored_config(recipe: TrainRecipe) -> ModelConfig:
         case PriorRecipe():
             return own_config(recipe)
         case DistillRecipe():
-            from medsci.training.build.distillation import student_config
+            from medsci.training.assembly.distillation import student_config
 
             return student_config(recipe)
         case GanRecipe():
-            from medsci.training.build.gan import gan_config
+            from medsci.training.assembly.gan import gan_config
 
             return gan_config(recipe)
     raise TypeError(f"{type(recipe).__name__} describes no stored model")

@@ -14,10 +14,10 @@ from medsci.data.source import Source
 from medsci.errors import InvalidInputError, WeightsError
 from medsci.models.config import build_path
 from medsci.nets.unet import build_network
-from medsci.training.build.law import build_regression
+from medsci.training.assembly.law import build_regression
+from medsci.training.assembly.sampler import Sampler
 from medsci.training.recipe import DistillRecipe, PriorRecipe, TrainRecipe
 from medsci.training.recipe.tasks import GanRecipe
-from medsci.training.build.sampler import Sampler
 
 if TYPE_CHECKING:
     from medsci.training.adversarial import BridgeSampler
@@ -49,7 +49,7 @@ def build_source(recipe: TrainRecipe, *, split: Split) -> Source:
     Raises:
         InvalidInputError: the data are missing or unreadable; the message names the section.
     """
-    from medsci.training.build.data import source_of
+    from medsci.training.assembly.data import source_of
 
     try:
         return source_of(recipe.data, split=split, seed=recipe.seed)
@@ -69,11 +69,11 @@ def build_parts(recipe: TrainRecipe) -> Parts:
             denoiser = build_denoiser(recipe)
             return Parts(denoiser, lambda average: regression, _sampler(recipe, denoiser))
         case DistillRecipe():
-            from medsci.training.build.distillation import build_distillation
+            from medsci.training.assembly.distillation import build_distillation
 
             return build_distillation(recipe)
         case GanRecipe():
-            from medsci.training.build.gan import build_gan
+            from medsci.training.assembly.gan import build_gan
 
             return build_gan(recipe)
     raise TypeError(f"{type(recipe).__name__} describes no training")

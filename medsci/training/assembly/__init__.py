@@ -1,0 +1,8 @@
+"""From recipe to objects: data, networks, objective, sampler, and the description that is stored."""
+
+__all__ = ["Parts", "Sampler", "build_parts", "build_source", "check_fit", "stored_config"]
+
+from medsci.training.assembly.description import stored_config
+from medsci.training.assembly.fit import check_fit
+from medsci.training.assembly.parts import Parts, build_parts, build_source
+from medsci.training.assembly.sampler import Sampler
