@@ -1,4 +1,4 @@
-"""From recipe to objects: data, networks, objective, sampler, and the description that is stored."""
+"""From recipe to objects: data, networks, objective, sampler, and what is stored about them."""
 
 __all__ = ["Parts", "Sampler", "build_parts", "build_source", "check_fit", "stored_config"]
 
