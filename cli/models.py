@@ -36,8 +36,8 @@ def list_(as_json: Json = False) -> None:
             talk.emit({**record, **what, "sha256": info.config.sha256})
         else:
             size = f"{info.size_bytes / 1e6:.1f} MB"
-            what = f"{info.task:<8} {info.kind:<11} {size:>9}  {info.config.licence:<12}"
-            talk.say(f"{info.name:<20} {what} {info.folder}")
+            facts = f"{info.task:<8} {info.kind:<11} {size:>9}  {info.config.licence:<12}"
+            talk.say(f"{info.name:<20} {facts} {info.folder}")
 
 
 @app.command()
