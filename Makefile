@@ -26,7 +26,7 @@ endif
 
 demo: $(READY)
 	@mkdir -p $(OUT)
-	$(BIN)/medsci recon simulate -i sample_data/colin27_t1.nii.gz -o $(OUT)/kspace.h5 \
+	$(BIN)/medsci recon simulate mri -i sample_data/colin27_t1.nii.gz -o $(OUT)/kspace.h5 \
 	    --acceleration 4 --coils 8 --noise 0.01 --seed 0 $(SIMULATE) --overwrite
 	$(BIN)/medsci recon mri -i $(OUT)/kspace.h5 -o $(OUT)/recon.nii.gz \
 	    --prior brain-t1-2d $(RECON) --seed 0 --report $(OUT)/report.html --overwrite

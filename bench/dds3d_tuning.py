@@ -20,6 +20,7 @@ from medsci.core import Rng, Slicewise, mix64
 from medsci.data import simulated_head_volume
 from medsci.imaging import Volume
 from medsci.inverse import Dds3dSettings, dds3d
+from medsci.inverse.measurement import Measurement
 from medsci.metrics import coverage, head_mask, psnr, uncertainty_correlation
 from medsci.models import load_denoiser
 from medsci.recon import SimulateSettings, encode, simulate_kspace
@@ -60,7 +61,8 @@ def run(kspace, prior, change: dict, n_samples: int, *, quick: bool) -> dict:
     walk = changed(replace(walk, n_steps=8) if quick else walk, change)
     view = Slicewise(Oriented(prior, prior_view(kspace)), chunk=4)
     rngs = [Rng(mix64(0, i), range(kspace.n_slices)) for i in range(n_samples)]
-    drawn = [dds3d(encoding.y, encoding.op, view, rng=rng, settings=walk) for rng in rngs]
+    measured = Measurement(encoding.y, encoding.op)
+    drawn = [dds3d(measured, view, rng=rng, settings=walk).image for rng in rngs]
     samples = torch.stack(drawn) * encoding.scale
     mask, truth = head_mask(kspace.reference), kspace.reference
     row = {"single_db": round(psnr(samples[0].abs().numpy(), truth, mask=mask), 2)}

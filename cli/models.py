@@ -113,7 +113,7 @@ def import_(
         typer.Argument(help="A .safetensors file, or a folder or zip that `export` wrote."),
     ],
     kind: Annotated[
-        Literal["medsci", "monai", "medforj", "guided_diffusion"],
+        Literal["medsci", "monai", "medforj", "guided_diffusion", "ncsnpp"],
         typer.Option(help="Where the weights come from."),
     ] = "medsci",
     name: Annotated[str | None, typer.Option(help="Name to list it under.")] = None,

@@ -13,12 +13,16 @@ __all__ = [
     "Threads",
     "Verbose",
     "Workers",
+    "existing_of",
+    "seed_of",
 ]
 
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import typer
+
+from medsci.errors import UsageError
 
 Output: TypeAlias = Annotated[
     Path, typer.Option("--output", "-o", help="Where to write the result.", show_default=False)
@@ -63,3 +67,23 @@ Workers: TypeAlias = Annotated[
     int | None,
     typer.Option(min=1, help="Worker processes to start, one thread each. Default: the cores."),
 ]
+
+
+def seed_of(asked: int | None) -> int:
+    """Return the seed that was asked for, or draw one."""
+    from medsci.pipelines.run import draw_seed
+
+    return draw_seed() if asked is None else asked
+
+
+def existing_of(
+    overwrite: bool, skip_existing: bool = False
+) -> Literal["refuse", "overwrite", "skip"]:
+    """Return what to do about outputs that are there.
+
+    Raises:
+        UsageError: both were asked for.
+    """
+    if overwrite and skip_existing:
+        raise UsageError("--overwrite and --skip-existing contradict each other; give one")
+    return "overwrite" if overwrite else "skip" if skip_existing else "refuse"

@@ -1,13 +1,14 @@
-"""`medsci recon`: MRI reconstruction, simulated acquisitions, and classical baselines."""
+"""`medsci recon`: reconstruct MRI and CT from incomplete data with a prior."""
 
 __all__ = ["app"]
 
-import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from medsci.cli import simulate
+from medsci.cli.baseline import baseline
 from medsci.cli.options import (
     Device,
     EngineName,
@@ -21,12 +22,56 @@ from medsci.cli.options import (
     Threads,
     Verbose,
     Workers,
+    existing_of,
+    seed_of,
 )
 from medsci.cli.talk import talk_of
 from medsci.errors import UsageError
-from medsci.pipelines.cases import Case, CaseReport, run_cases
 
-app = typer.Typer(help="Reconstruct MRI from undersampled k-space.", no_args_is_help=True)
+app = typer.Typer(help="Reconstruct MRI and CT from incomplete data.", no_args_is_help=True)
+app.add_typer(simulate.app, name="simulate")
+app.command(name="baseline")(baseline)
+
+Solver: TypeAlias = Annotated[
+    Literal["dds3d", "mbir", "red-diff", "flowchef", "diffpir", "pigdm", "dps", "ddrm", "pnp"],
+    typer.Option(help="How the prior and the data are brought together; see docs/inverse.md."),
+]
+Option: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", metavar="NAME=VALUE", help="Further setting of the solver; may be repeated."
+    ),
+]
+Samples: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Samples drawn; the result is their mean. Default: 3, or 1 where none differ."
+    ),
+]
+Report: TypeAlias = Annotated[
+    Path | None, typer.Option(help="HTML report to write; a folder for many inputs.")
+]
+Std: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Uncertainty map. Default: OUTPUT_std.nii.gz if samples > 1.")
+]
+Reference: TypeAlias = Annotated[
+    Path | None, typer.Option(help="The truth, NIfTI. Default: as stored in the input.")
+]
+Steps: TypeAlias = Annotated[
+    int | None, typer.Option(min=3, help="Network calls per slice and sample.")
+]
+Cg: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="CG steps per call. Default: tuned.")
+]
+Precision: TypeAlias = Annotated[
+    Literal["auto", "float32", "bfloat16"], typer.Option(help="Numbers of the network.")
+]
+Chunk: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Slices per network call: memory, not results.")
+]
+Timings: TypeAlias = Annotated[
+    bool, typer.Option("--timings", help="Record wall time in the sidecar.")
+]
 
 
 @app.command()
@@ -36,47 +81,29 @@ def mri(
         typer.Option(
             "--input",
             "-i",
-            help="k-space HDF5 (ours or fastMRI's), a folder, or a quoted glob.",
+            help="k-space: HDF5 (ours, fastMRI, ISMRMRD), BART, npz; a folder or a quoted glob.",
             show_default=False,
         ),
     ],
     output: Output,
     prior: Annotated[str, typer.Option(help="Name or folder of a model.")] = "brain-t1-2d",
-    samples: Annotated[
-        int, typer.Option(min=1, help="Samples drawn; the result is their mean.")
-    ] = 3,
-    report: Annotated[
-        Path | None, typer.Option(help="HTML report to write; a folder for many inputs.")
-    ] = None,
-    std: Annotated[
-        Path | None,
-        typer.Option(help="Uncertainty map. Default: OUTPUT_std.nii.gz if samples > 1."),
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="Fully sampled truth, NIfTI. Default: as stored in the input."),
-    ] = None,
+    solver: Solver = "dds3d",
+    option: Option = None,
+    samples: Samples = None,
+    report: Report = None,
+    std: Std = None,
+    reference: Reference = None,
     seed: Seed = None,
-    steps: Annotated[
-        int | None, typer.Option(min=3, help="Network calls per slice and sample.")
-    ] = None,
-    cg: Annotated[
-        int | None, typer.Option(min=1, help="CG steps per call. Default: by acceleration.")
-    ] = None,
+    steps: Steps = None,
+    cg: Cg = None,
     maps: Annotated[
         Literal["espirit", "low_res", "file"], typer.Option(help="Where coil maps come from.")
     ] = "espirit",
     device: Device = "auto",
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="Numbers of the network.")
-    ] = "auto",
-    chunk: Annotated[
-        int | None, typer.Option(min=1, help="Slices per network call: memory, not results.")
-    ] = None,
+    precision: Precision = "auto",
+    chunk: Chunk = None,
     threads: Threads = None,
-    timings: Annotated[
-        bool, typer.Option("--timings", help="Record wall time in the sidecar.")
-    ] = False,
+    timings: Timings = False,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     engine: EngineName = "local",
@@ -93,152 +120,145 @@ def mri(
     the others go on. With --engine dask they are shared out to workers, and a case whose worker
     dies is done again by another.
     """
+    _run(
+        input,
+        output,
+        domain="mri",
+        job={
+            "prior": prior,
+            "report": report,
+            "std": std,
+            "reference": reference,
+            "existing": existing_of(overwrite, skip_existing),
+            "timings": timings,
+        },
+        settings={
+            "solver": solver,
+            "options": _options(option),
+            "n_samples": samples,
+            "n_steps": steps,
+            "n_cg": cg,
+            "seed": seed_of(seed),
+            "chunk": chunk,
+            "maps": maps,
+            "device": device,
+            "precision": precision,
+        },
+        talk=talk_of(quiet=quiet, verbose=verbose, as_json=as_json),
+        threads=threads,
+        engine=(engine, scheduler, workers),
+    )
+
+
+@app.command()
+def ct(
+    input: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            "-i",
+            help="Sinogram: HDF5 or npz; a folder or a quoted glob.",
+            show_default=False,
+        ),
+    ],
+    output: Output,
+    prior: Annotated[str, typer.Option(help="Name or folder of a model.")] = "ct-2d",
+    solver: Solver = "dds3d",
+    option: Option = None,
+    samples: Samples = None,
+    report: Report = None,
+    std: Std = None,
+    reference: Reference = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    cg: Cg = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    chunk: Chunk = None,
+    threads: Threads = None,
+    timings: Timings = False,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    engine: EngineName = "local",
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+    as_json: Json = False,
+) -> None:
+    """Reconstruct sparse-view or limited-angle CT with a diffusion prior, in Hounsfield units.
+
+    Writes what `recon mri` writes. Parallel and fan beams; slices share their rays.
+    """
+    _run(
+        input,
+        output,
+        domain="ct",
+        job={
+            "prior": prior,
+            "report": report,
+            "std": std,
+            "reference": reference,
+            "existing": existing_of(overwrite, skip_existing),
+            "timings": timings,
+        },
+        settings={
+            "solver": solver,
+            "options": _options(option),
+            "n_samples": samples,
+            "n_steps": steps,
+            "n_cg": cg,
+            "seed": seed_of(seed),
+            "chunk": chunk,
+            "device": device,
+            "precision": precision,
+        },
+        talk=talk_of(quiet=quiet, verbose=verbose, as_json=as_json),
+        threads=threads,
+        engine=(engine, scheduler, workers),
+    )
+
+
+def _run(
+    input: str,
+    output: Path,
+    *,
+    domain: Literal["mri", "ct"],
+    job: dict[str, Any],
+    settings: dict[str, Any],
+    talk: Any,
+    threads: int | None,
+    engine: tuple[Literal["local", "dask"], str | None, int | None],
+) -> None:
+    from medsci.inverse.methods import method_of
     from medsci.pipelines.device import use_threads
     from medsci.pipelines.engine import engine_of
-    from medsci.pipelines.recon_mri import ReconJob, recon_mri_cases
+    from medsci.pipelines.recon import ReconJob, recon_cases
     from medsci.recon.settings import ReconSettings
 
-    talk = talk_of(quiet=quiet, verbose=verbose, as_json=as_json)
-    chosen = engine_of(engine, scheduler=scheduler, workers=workers)
+    chosen = engine_of(engine[0], scheduler=engine[1], workers=engine[2])
     if chosen.kind == "dask" and threads not in (None, 1):
         raise UsageError("--threads is 1 in every worker of --engine dask; use --workers instead")
     use_threads(threads)
-    settings = ReconSettings(
-        n_samples=samples,
-        n_steps=steps,
-        n_cg=cg,
-        seed=_seed(seed),
-        chunk=chunk,
-        maps=maps,
-        device=device,
-        precision=precision,
-    )
-    job = ReconJob(
-        settings=settings,
-        prior=prior,
-        report=report,
-        std=std,
-        reference=reference,
-        existing=_existing(overwrite, skip_existing),
-        timings=timings,
-    )
+    if settings["n_samples"] is None:
+        settings["n_samples"] = 3 if method_of(settings["solver"]).samples else 1
     with talk.progress() as progress:
-        code = recon_mri_cases(
-            input, output, job=job, tell=talk.tell, progress=progress, engine=chosen
+        code = recon_cases(
+            input,
+            output,
+            job=ReconJob(domain=domain, settings=ReconSettings(**settings), **job),
+            tell=talk.tell,
+            progress=progress,
+            engine=chosen,
         )
     raise typer.Exit(code)
 
 
-@app.command()
-def simulate(
-    input: Annotated[
-        Path, typer.Option("--input", "-i", help="Magnitude image, NIfTI.", show_default=False)
-    ],
-    output: Output,
-    acceleration: Annotated[float, typer.Option(min=1, help="All lines over kept lines.")] = 4.0,
-    coils: Annotated[int, typer.Option(min=1, help="Receive coils.")] = 8,
-    noise: Annotated[
-        float, typer.Option(min=0, help="Complex noise, as a fraction of the bright tissue.")
-    ] = 0.01,
-    seed: Seed = None,
-    center_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of fully sampled centre lines.")
-    ] = 0.08,
-    slices: Annotated[
-        str | None, typer.Option(metavar="FIRST:STOP", help="Slab to acquire. Default: all.")
-    ] = None,
-    slice_axis: Annotated[
-        int, typer.Option(min=0, max=2, help="Voxel axis that slices are counted along.")
-    ] = 2,
-    phase_axis: Annotated[
-        Literal["auto", "0", "1", "2"],
-        typer.Option(help="Undersampled voxel axis. auto: the shorter one in plane."),
-    ] = "auto",
-    mask: Annotated[
-        Literal["random", "equispaced"], typer.Option(help="How lines are chosen.")
-    ] = "random",
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
-    as_json: Json = False,
-) -> None:
-    """Simulate an undersampled multi-coil acquisition of a magnitude image."""
-    from medsci.pipelines.simulate_mri import simulate_mri
-    from medsci.recon.settings import SimulateSettings
-
-    talk = talk_of(quiet=quiet, verbose=verbose, as_json=as_json)
-    settings = SimulateSettings(
-        acceleration=acceleration,
-        n_coils=coils,
-        noise=noise,
-        center_fraction=center_fraction,
-        mask=mask,
-        slices=_slab(slices),
-        slice_axis=slice_axis,
-        phase_axis=None if phase_axis == "auto" else int(phase_axis),
-        seed=_seed(seed),
-    )
-    existing = _existing(overwrite, skip_existing=False)
-
-    def work(case: Case) -> CaseReport:
-        return simulate_mri(case.input, case.output, settings=settings, existing=existing)
-
-    run_cases([Case(input, output)], work, batch=False, tell=talk.tell)
-
-
-@app.command()
-def baseline(
-    input: Annotated[Path, typer.Option("--input", "-i", help="k-space HDF5.", show_default=False)],
-    output: Output,
-    method: Annotated[
-        Literal["zero-filled", "sense", "tv", "l1-wavelet"], typer.Option(help="Which one.")
-    ] = "l1-wavelet",
-    weight: Annotated[
-        float | None, typer.Option(min=0, help="Of the penalty. Default: tuned at R = 4.")
-    ] = None,
-    iterations: Annotated[
-        int | None, typer.Option(min=1, help="Default: enough for the method to converge.")
-    ] = None,
-    maps: Annotated[
-        Literal["espirit", "low_res", "file"], typer.Option(help="Where coil maps come from.")
-    ] = "espirit",
-    threads: Threads = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
-    as_json: Json = False,
-) -> None:
-    """Reconstruct without a learnt prior: what `mri` has to beat."""
-    from medsci.pipelines.baseline_mri import BaselineSettings, baseline_mri
-    from medsci.pipelines.device import use_threads
-
-    talk = talk_of(quiet=quiet, verbose=verbose, as_json=as_json)
-    use_threads(threads)
-    settings = BaselineSettings(method=method, weight=weight, n_iter=iterations, maps=maps)
-    existing = _existing(overwrite, skip_existing=False)
-
-    def work(case: Case) -> CaseReport:
-        return baseline_mri(case.input, case.output, settings=settings, existing=existing)
-
-    run_cases([Case(input, output)], work, batch=False, tell=talk.tell)
-
-
-def _seed(asked: int | None) -> int:
-    from medsci.pipelines.run import draw_seed
-
-    return draw_seed() if asked is None else asked
-
-
-def _slab(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"\d+:\d+", text):
-        raise UsageError(f"--slices is {text!r}; give FIRST:STOP, for example 70:106")
-    start, stop = text.split(":")
-    return int(start), int(stop)
-
-
-def _existing(overwrite: bool, skip_existing: bool) -> Literal["refuse", "overwrite", "skip"]:
-    if overwrite and skip_existing:
-        raise UsageError("--overwrite and --skip-existing contradict each other; give one")
-    return "overwrite" if overwrite else "skip" if skip_existing else "refuse"
+def _options(words: list[str] | None) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for word in words or []:
+        name, equals, text = word.partition("=")
+        if not (name and equals and text):
+            raise UsageError(f"--option is {word!r}; give NAME=VALUE, for example n_steps=50")
+        pairs.append((name, text))
+    return tuple(pairs)

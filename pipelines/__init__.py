@@ -1,7 +1,7 @@
 """Jobs: one file each, a file in and a file out.
 
 Import a job from its own module, for example
-`from medsci.pipelines.recon_mri import recon_mri`. The command line adds nothing but argument
+`from medsci.pipelines.recon import recon`. The command line adds nothing but argument
 parsing on top, so whatever `medsci` does a notebook can do with the same call.
 """
 

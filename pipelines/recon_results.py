@@ -3,6 +3,7 @@
 __all__ = [
     "Outcome",
     "compare",
+    "images_of",
     "mask_of",
     "measure",
     "metrics_of",
@@ -24,10 +25,12 @@ from jaxtyping import Bool
 
 from medsci.errors import InvalidInputError
 from medsci.imaging import KSpace, Volume, read_nifti, write_json, write_nifti
+from medsci.imaging.sinogram import Sinogram
 from medsci.metrics import head_mask
 from medsci.pipelines.outputs import staged
 from medsci.pipelines.run import Run
-from medsci.recon import Posterior
+from medsci.recon.drawing import Posterior
+from medsci.recon.hounsfield import AIR_HU
 from medsci.report import ReconImages, Report, Score, recon_report, recon_score, write_report
 
 _log = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ _LABELS = {  # the report's names for what the reconstruction says about itself
     "acceleration": "effective_acceleration",
 }
 _TOLERANCE_VOXELS = 1e-3
+_REGION = {"MRI": "head", "CT": "body"}
 
 
 @final
@@ -51,7 +55,7 @@ class Outcome:
         posterior: the volumes and how they were made.
         images: the same volumes as the report wants them, truth and mask included.
         scores: against the truth; empty where none is known.
-        acceleration: nominal where the file states it, else effective.
+        acceleration: nominal where the file states it, else effective; None for CT.
         sampling: lines acquired and in full.
         prior_seen: what the prior was trained on.
     """
@@ -59,7 +63,7 @@ class Outcome:
     posterior: Posterior
     images: ReconImages
     scores: tuple[Score, ...]
-    acceleration: float
+    acceleration: float | None
     sampling: Mapping[str, Any]
     prior_seen: str
 
@@ -74,20 +78,21 @@ class Outcome:
     def in_words(self) -> str:
         """Give the comparison as the end of a sentence; empty without a truth."""
         psnr = {score.method: score.psnr_db for score in self.scores}
-        ours, other = psnr.get("reconstruction"), psnr.get("zero-filled")
+        simple = self.images.simple_name
+        ours, other = psnr.get("reconstruction"), psnr.get(simple)
         if ours is None or other is None:
             return ""
-        return f", PSNR {ours:.2f} dB (zero-filled {other:.2f} dB)"
+        return f", PSNR {ours:.2f} dB ({simple} {other:.2f} dB)"
 
 
-def on_grid(path: Path, kspace: KSpace) -> Volume:
+def on_grid(path: Path, scan: KSpace | Sinogram) -> Volume:
     """Read a truth and cut it to the grid of an acquisition; nothing is resampled.
 
     Raises:
         InvalidInputError: the two grids differ by more than axis order, flips and a crop.
     """
     found = read_nifti(path)
-    grid = kspace.to_volume(np.zeros(kspace.image_shape, dtype=np.float32))
+    grid = scan.to_volume(np.zeros(scan.image_shape, dtype=np.float32))
     turned = found.to_orientation(grid.orientation)
     offset = np.linalg.inv(turned.affine) @ grid.affine
     first = np.rint(offset[:3, 3]).astype(int)
@@ -105,34 +110,61 @@ def on_grid(path: Path, kspace: KSpace) -> Volume:
 
 
 def measure(
-    drawn: Posterior, kspace: KSpace, *, reference: Volume | None = None, prior_seen: str = ""
+    drawn: Posterior,
+    scan: KSpace | Sinogram,
+    *,
+    reference: Volume | None = None,
+    prior_seen: str = "",
 ) -> Outcome:
-    """Compare a reconstruction, and the zero-filled image, with the truth where it is known."""
+    """Compare a reconstruction, and the one without a prior, with the truth where it is known."""
     truth = drawn.reference if reference is None else reference
-    images = ReconImages(
-        reconstruction=drawn.mean,
-        std=drawn.std,
-        zero_filled=drawn.zero_filled,
-        reference=truth,
-        mask=None if truth is None else mask_of(truth),
-        slice_axis=kspace.axes[0],
+    images = images_of(
+        drawn.mean, truth=truth, modality=drawn.modality, slice_axis=scan.axes[0], std=drawn.std
     )
+    images = dataclasses.replace(images, simple=drawn.simple)
     misfit = drawn.info.get("relative_data_misfit")
-    scores = compare(images, {"zero-filled": drawn.zero_filled, "reconstruction": drawn.mean})
-    n_phase, n_lines = kspace.mask.size, int(kspace.mask.sum())
+    scores = compare(images, {images.simple_name: drawn.simple, "reconstruction": drawn.mean})
+    acceleration, sampling = None, {}
+    if isinstance(scan, KSpace):
+        acceleration = float(scan.attributes.get("acceleration", scan.acceleration))
+        sampling = {
+            "n_lines": int(scan.mask.sum()),
+            "n_phase": scan.mask.size,
+            "n_centre_lines": len(scan.center_lines),
+        }
     return Outcome(
         posterior=drawn,
         images=images,
         scores=tuple(
             dataclasses.replace(row, data_misfit=misfit) if row.ours else row for row in scores
         ),
-        acceleration=float(kspace.attributes.get("acceleration", kspace.acceleration)),
-        sampling={
-            "n_lines": n_lines,
-            "n_phase": n_phase,
-            "n_centre_lines": len(kspace.center_lines),
-        },
+        acceleration=acceleration,
+        sampling=sampling,
         prior_seen=prior_seen,
+    )
+
+
+def images_of(
+    reconstruction: Volume,
+    *,
+    truth: Volume | None,
+    modality: str,
+    slice_axis: int,
+    std: Volume | None = None,
+) -> ReconImages:
+    """Put together what a report of this modality shows and measures."""
+    is_ct = modality == "CT"
+    air = AIR_HU if is_ct else 0.0
+    return ReconImages(
+        reconstruction=reconstruction,
+        std=std,
+        simple_name="FBP" if is_ct else "zero-filled",
+        reference=truth,
+        mask=None if truth is None else mask_of(truth, air=air, region=_REGION[modality]),
+        slice_axis=slice_axis,
+        modality=modality,
+        region=_REGION[modality],
+        air=air,
     )
 
 
@@ -143,7 +175,9 @@ def report_of(outcome: Outcome, *, provenance: Mapping[str, Any]) -> Report:
     named = {"prior": model["Name"], "prior_sha256": model["Sha256"]} if model else {}
     return recon_report(
         outcome.images,
-        settings={"acceleration": outcome.acceleration, **outcome.sampling, **named, **info},
+        settings=_without_none(
+            {"acceleration": outcome.acceleration, **outcome.sampling, **named, **info}
+        ),
         provenance=provenance,
         scores=outcome.scores,
         prior_seen=outcome.prior_seen,
@@ -176,11 +210,14 @@ def write_results(
         if "report" in place:
             page = report_of(outcome, provenance=provenance)
             write_report(page, place["report"], overwrite=True)
+        is_ct = drawn.modality == "CT"
         record = {
-            "Description": "Magnitude reconstructed from undersampled k-space",
+            "Description": "Reconstructed from incomplete projections"
+            if is_ct
+            else "Magnitude reconstructed from undersampled k-space",
             "Sources": [run.input.name],
-            "ParallelReductionFactorInPlane": outcome.acceleration,
-            "Units": "arbitrary",
+            **_without_none({"ParallelReductionFactorInPlane": outcome.acceleration}),
+            "Units": "HU" if is_ct else "arbitrary",
             "Outputs": {kind: path.name for kind, path in files.items()},
             "Reconstruction": drawn.info,
             "Metrics": metrics_of(outcome.scores),
@@ -190,13 +227,17 @@ def write_results(
         write_nifti(drawn.mean, place["reconstruction"], dtype="float32", overwrite=True)
 
 
-def mask_of(truth: Volume) -> Bool[np.ndarray, "i j k"]:
-    """Find the head in a truth; where there is none, warn and take the whole image."""
+def mask_of(truth: Volume, *, air: float = 0.0, region: str = "head") -> Bool[np.ndarray, "i j k"]:
+    """Find the head or body in a truth; where there is none, warn and take the whole image."""
     try:
-        return head_mask(truth.array, spacing_mm=truth.spacing_mm)
+        return head_mask(truth.array - air if air else truth.array, spacing_mm=truth.spacing_mm)
     except InvalidInputError as error:
-        _log.warning("no head mask (%s); the numbers are over the whole image", error)
+        _log.warning("no %s mask (%s); the numbers are over the whole image", region, error)
         return np.ones(truth.shape[:3], dtype=bool)
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def compare(images: ReconImages, volumes: Mapping[str, Volume | None]) -> tuple[Score, ...]:

@@ -56,7 +56,7 @@ def kspace_of():
 @pytest.fixture
 def quick_sampler(monkeypatch):
     """Replace prior and sampler by arithmetic; gives the list of the calls that were made."""
-    import medsci.pipelines.recon_mri as job
+    import medsci.pipelines.recon as job
     import medsci.recon
 
     calls: list[tuple] = []
@@ -77,7 +77,7 @@ def quick_sampler(monkeypatch):
         return medsci.recon.Posterior(
             mean=volume(draws.mean(0)),
             std=volume(draws.std(0)) if settings.n_samples > 1 else None,
-            zero_filled=volume(0.8 * kspace.reference + 10),
+            simple=volume(0.8 * kspace.reference + 10),
             reference=volume(kspace.reference),
             info={"method": "stub", "samples": settings.n_samples, "relative_data_misfit": 0.01},
         )

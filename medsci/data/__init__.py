@@ -15,12 +15,14 @@ __all__ = [
     "PatchLaw",
     "Preparation",
     "Sample",
+    "SimulatedCt",
     "SimulatedHeads",
     "Source",
     "check_data",
     "check_disjoint",
     "list_cases",
     "list_data",
+    "read_data",
     "simulated_head_volume",
     "smooth_phase",
     "write_pair_file",
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from medsci.data.augment import Augmentation
     from medsci.data.bids import Bids
     from medsci.data.case import Case, CaseList
+    from medsci.data.ct_slices import SimulatedCt
     from medsci.data.heads import SimulatedHeads, simulated_head_volume
+    from medsci.data.known import read_data
     from medsci.data.listing import check_disjoint, list_cases
     from medsci.data.nifti_patches import NiftiPatches, PatchLaw
     from medsci.data.nifti_slices import NiftiSlices
@@ -60,12 +64,14 @@ _HOMES = {
     "PatchLaw": "nifti_patches",
     "Preparation": "reading",
     "Sample": "source",
+    "SimulatedCt": "ct_slices",
     "SimulatedHeads": "heads",
     "Source": "source",
     "check_data": "registry",
     "check_disjoint": "listing",
     "list_cases": "listing",
     "list_data": "registry",
+    "read_data": "known",
     "simulated_head_volume": "heads",
     "smooth_phase": "phase",
     "write_pair_file": "pairs",

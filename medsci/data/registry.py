@@ -1,12 +1,14 @@
 """The registry of real data: where each file comes from and on what terms it may be used.
 
 Nothing here downloads. A file is either carried by an installed Python package, or was installed
-by a system package, or sits in the sample folder of a checkout.
+by a system package, or lies in one of the folders that the environment variable `MEDSCI_DATA`
+names.
 """
 
 __all__ = ["DataEntry", "check_data", "find_data", "list_data"]
 
 import hashlib
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +28,8 @@ class DataEntry:
         name: how medsci calls it.
         content: what it shows: anatomy, modality, grid.
         package: import name of the Python package that carries it, or empty.
-        file: path inside that package, or an absolute system path of a distribution package.
+        file: path inside that package, an absolute path of a distribution package, or a path below
+            a folder of `MEDSCI_DATA`.
         provider: how to get it.
         sha256: of the file whose use was tested; empty where packages repack it.
         licence: in one line.
@@ -43,6 +46,11 @@ class DataEntry:
     citation: str
 
 
+_PYRADIOMICS = (
+    "pip install versioneer cython setuptools wheel; pip download --no-deps --no-build-isolation "
+    "--no-binary pyradiomics pyradiomics==3.0.1; tar xzf pyradiomics-3.0.1.tar.gz; then set "
+    "MEDSCI_DATA to the folder in which you did so"
+)
 _ICBM = "nilearn/datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 _ICBM_CITATION = "Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033"
 
@@ -96,6 +104,30 @@ _ENTRIES = (
         licence="GPL-2 (Debian main); loaded, not shipped",
         citation="InVesalius example data",
     ),
+    *(
+        DataEntry(
+            name=f"chest-ct-{n}",
+            content=content,
+            package="",
+            file=f"pyradiomics-3.0.1/data/lung{n}_image.nrrd",
+            provider=_PYRADIOMICS,
+            sha256=sha256,
+            licence="the package is BSD-3; the patient's terms are not stated: loaded, not shipped",
+            citation="van Griethuysen et al. 2017, doi:10.1158/0008-5472.CAN-17-0339",
+        )
+        for n, content, sha256 in (
+            (
+                1,
+                "chest CT of one patient, 512x512x48 at 0.570x0.570x5 mm, Hounsfield units",
+                "379fa48bf34cfa961e6f5ec19c0c38757a30b9aa884212ef28dc29b5061c64ed",
+            ),
+            (
+                2,
+                "chest CT of one patient, 512x512x61 at 0.627x0.627x5 mm, Hounsfield units",
+                "aa2b94eec79127ed786798ac8dc3c013010e1692d5787bebfae1a1e9685a4651",
+            ),
+        )
+    ),
     DataEntry(
         name="inia19-t1",
         content="average T1 brain of 19 rhesus macaques, 168x206x128 at 0.5 mm",
@@ -125,7 +157,9 @@ def find_data(name: str) -> Path | None:
         names = ", ".join(e.name for e in _ENTRIES)
         raise InvalidInputError(f"no data are registered as {name!r}; the registry holds {names}")
     if not entry.package:
-        path = Path(entry.file)
+        roots = [Path(part) for part in os.environ.get("MEDSCI_DATA", "").split(os.pathsep) if part]
+        places = [root / entry.file for root in roots] or [Path(entry.file)]
+        path = next((place for place in places if place.is_file()), places[0])
     else:
         spec = find_spec(entry.package)
         if spec is None or spec.origin is None:

@@ -18,40 +18,36 @@ __all__ = ["geometry_xml", "read_fastmri"]
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
 from medsci.errors import InvalidInputError
 from medsci.imaging.geometry import fallback_affine, spacing_of
+from medsci.imaging.ismrmrd_xml import NAMESPACE, Space, parse_xml, spaces_of
 from medsci.imaging.kspace import KSpace
+from medsci.imaging.kspace_checks import check_crop
 from medsci.imaging.volume import GeometryWarning
 
-_NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 _KEPT_SECTIONS = ("experimentalConditions", "encoding", "sequenceParameters")
 _REFERENCES = ("reconstruction_rss", "reconstruction_esc")
 
 
-class _Space(NamedTuple):
-    """Matrix size and field of view in mm along readout, phase and slice."""
-
-    matrix: tuple[float, float, float]
-    fov_mm: tuple[float, float, float]
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        readout, phase, across = (f / n for f, n in zip(self.fov_mm, self.matrix, strict=True))
-        return readout, phase, across
-
-
-def read_fastmri(file: Any, *, spacing_mm: Sequence[float | int] | None = None) -> KSpace:
+def read_fastmri(
+    file: Any,
+    *,
+    spacing_mm: Sequence[float | int] | None = None,
+    crop: tuple[int, int] | None = None,
+) -> KSpace:
     """Make a `KSpace` of an open fastMRI file.
 
     Args:
         file: an `h5py.File`, or a mapping from names to arrays.
         spacing_mm: slice, readout, phase; overrides the header. Without either, 1 mm is taken with
             a `GeometryWarning`.
+        crop: readout, phase; in-plane size to cut images to, where neither header nor reference
+            say, or say otherwise.
 
     Raises:
         InvalidInputError: the arrays or the header are not as described above.
@@ -60,9 +56,10 @@ def read_fastmri(file: Any, *, spacing_mm: Sequence[float | int] | None = None) 
     mask = _acquired(samples, file)
     samples[..., ~mask] = 0
     raw = _header_bytes(file)
-    spaces = None if raw is None else _spaces(raw)
+    spaces = None if raw is None else spaces_of(raw)
     reference = next((file[name][()] for name in _REFERENCES if name in file), None)
-    crop = _crop(samples.shape[2:], spaces, reference)
+    crop = crop or _crop(samples.shape[2:], spaces, reference)
+    check_crop(crop, samples.shape)
     rows, columns = crop or samples.shape[2:]
     step = _spacing(samples.shape[2:], spaces, spacing_mm)
     return KSpace(
@@ -88,16 +85,16 @@ def geometry_xml(kspace: KSpace) -> bytes:
     """
     root = ElementTree.Element(_tag("ismrmrdHeader"))
     if kspace.ismrmrd_header is not None:
-        source = _parse(kspace.ismrmrd_header)
+        source = parse_xml(kspace.ismrmrd_header)
         root.extend(part for part in source if part.tag in map(_tag, _KEPT_SECTIONS))
     else:
         root.append(_encoding(kspace))
-    ElementTree.register_namespace("", _NAMESPACE)
+    ElementTree.register_namespace("", NAMESPACE)
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
 def _tag(name: str) -> str:
-    return f"{{{_NAMESPACE}}}{name}"
+    return f"{{{NAMESPACE}}}{name}"
 
 
 def _encoding(kspace: KSpace) -> ElementTree.Element:
@@ -163,56 +160,8 @@ def _header_bytes(file: Any) -> bytes | None:
     )
 
 
-def _parse(raw: bytes) -> ElementTree.Element:
-    """Parse XML; refuse document types and entities, with which it can reach out or explode."""
-    try:
-        text = raw.decode("utf-8")
-        if "<!DOCTYPE" in text.upper() or "<!ENTITY" in text.upper():
-            raise InvalidInputError(
-                "the ISMRMRD header declares a document type or entities, which is refused for "
-                "safety; remove the declaration"
-            )
-        parser = ElementTree.XMLParser()
-        parser.feed(text)
-        return parser.close()
-    except (UnicodeDecodeError, ElementTree.ParseError) as error:
-        raise InvalidInputError(
-            f"the ISMRMRD header is no valid UTF-8 XML ({error}); repair it, or remove the dataset "
-            "ismrmrd_header and give the voxel spacing"
-        ) from error
-
-
-def _spaces(raw: bytes) -> tuple[_Space, _Space]:
-    """Return encoded and reconstruction space of the first encoding."""
-    encoding = _parse(raw).find("{*}encoding")
-    if encoding is None:
-        raise InvalidInputError(
-            "the ISMRMRD header has no encoding section; remove the dataset ismrmrd_header and "
-            "give the voxel spacing"
-        )
-    return _space(encoding, "encodedSpace"), _space(encoding, "reconSpace")
-
-
-def _space(encoding: ElementTree.Element, name: str) -> _Space:
-    numbers = []
-    for part in ("matrixSize", "fieldOfView_mm"):
-        for axis in "xyz":
-            text = encoding.findtext(f"{{*}}{name}/{{*}}{part}/{{*}}{axis}", "")
-            try:
-                number = float(text)
-            except ValueError:
-                number = float("nan")
-            if not (np.isfinite(number) and number > 0):
-                raise InvalidInputError(
-                    f"the ISMRMRD header says {text!r} for {name}/{part}/{axis}; it must be a "
-                    "positive number"
-                )
-            numbers.append(number)
-    return _Space((numbers[0], numbers[1], numbers[2]), (numbers[3], numbers[4], numbers[5]))
-
-
 def _crop(
-    shape: Sequence[int], spaces: tuple[_Space, _Space] | None, reference: np.ndarray | None
+    shape: Sequence[int], spaces: tuple[Space, Space] | None, reference: np.ndarray | None
 ) -> tuple[int, int] | None:
     """Return the in-plane size to keep: the reference's, else reconSpace's, within the image."""
     if reference is not None and reference.ndim == 3:
@@ -227,7 +176,7 @@ def _crop(
 
 def _spacing(
     shape: Sequence[int],
-    spaces: tuple[_Space, _Space] | None,
+    spaces: tuple[Space, Space] | None,
     spacing_mm: Sequence[float | int] | None,
 ) -> tuple[float, float, float]:
     """Return slice, readout and phase spacing in mm."""

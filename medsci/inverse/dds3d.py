@@ -9,37 +9,19 @@ Source: Chung et al. 2024 (DDS), arXiv:2303.05754, with the slice coupling of Ch
 arXiv:2211.10655.
 """
 
-__all__ = ["Dds3dSettings", "Prior", "channels_of", "complex_of", "dds3d"]
+__all__ = ["Dds3dSettings", "dds3d", "noise_grid"]
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, field
-from typing import Protocol, final, runtime_checkable
+from typing import final
 
 import numpy as np
-import torch
-from jaxtyping import Complex, Float
 from torch import Tensor
 
 from medsci.core import Ancestral, DataConsistency, Path, Rng, StepState
 from medsci.core.solve import grid as grids
-from medsci.inverse.admm_tv import AdmmTv, AdmmTvSettings
-from medsci.operators import LinearOp
-
-Progress = Callable[[int, int], None]
-
-
-@runtime_checkable
-class Prior(Protocol):
-    """A denoiser of two-channel slices that knows its path."""
-
-    @property
-    def path(self) -> Path:
-        """Return the path on which the states live."""
-        ...
-
-    def __call__(self, x: Tensor, t: float) -> Tensor:
-        """Return x0."""
-        ...
+from medsci.inverse.admm_tv import AdmmTv, AdmmTvSettings, rms_change
+from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
 
 
 @final
@@ -72,15 +54,18 @@ class Dds3dSettings:
     prox_noise: float = 0.0
     consistency: AdmmTvSettings = field(default_factory=AdmmTvSettings)
 
-
-def complex_of(x: Float[Tensor, "k 2 r p"]) -> Complex[Tensor, "k r p"]:
-    """Join the two channels of a state into complex slices."""
-    return torch.complex(x[:, 0], x[:, 1])
-
-
-def channels_of(x: Complex[Tensor, "k r p"]) -> Float[Tensor, "k 2 r p"]:
-    """Split complex slices into real and imaginary channels."""
-    return torch.stack([x.real, x.imag], dim=1)
+    def __post_init__(self) -> None:
+        if self.n_steps < 1:
+            raise ValueError(f"n_steps={self.n_steps} came; give at least 1")
+        if not 0.0 < self.sigma_min < self.sigma_max < math.inf or not self.rho_grid > 0.0:
+            raise ValueError(
+                f"sigma_min={self.sigma_min}, sigma_max={self.sigma_max}, rho_grid="
+                f"{self.rho_grid} came; give 0 < sigma_min < sigma_max < inf and rho_grid > 0"
+            )
+        if not 0.0 <= self.eta <= 1.0:
+            raise ValueError(f"eta={self.eta} came; give a share of fresh noise in [0, 1]")
+        if not 0.0 <= self.prox_noise < math.inf:
+            raise ValueError(f"prox_noise={self.prox_noise} came; give a number >= 0")
 
 
 def noise_grid(path: Path, settings: Dds3dSettings) -> np.ndarray:
@@ -96,41 +81,52 @@ def noise_grid(path: Path, settings: Dds3dSettings) -> np.ndarray:
 
 
 def dds3d(
-    y: Tensor,
-    op: LinearOp,
+    measured: Measurement,
     prior: Prior,
     *,
     rng: Rng,
-    settings: Dds3dSettings,
+    settings: Dds3dSettings | None = None,
     progress: Progress | None = None,
-) -> Complex[Tensor, "k r p"]:
+) -> Solution:
     """Draw one volume that agrees with the data and looks like the prior.
 
     Args:
-        y: measurement of the whole volume.
-        op: acts on complex volumes `(n_slices, rows, columns)`, norm near one.
-        prior: a denoiser of two-channel slices, `prior(x, t) -> x0`, with its `path`; images are
-            scaled as it was trained.
+        measured: the volume as it was seen; image `(n_slices, *space)`, real or complex, in the
+            units of the prior, operator of norm near one.
+        prior: a denoiser of slices, `prior(x, t) -> x0`, with its `path`.
         rng: one sample id per slice.
         settings: see `Dds3dSettings`.
         progress: called as `progress(done, total)` after every step.
 
     Returns:
-        The complex volume in the prior's units.
+        The volume; `history` holds the `noise_level` of every step and its `correction`, the root
+        mean square change that data consistency made to the estimate.
+
+    Raises:
+        ValueError: the number of sample ids is not that of the slices, or the noise levels asked
+            for are not on the path.
     """
-    sweep = AdmmTv(op, y, settings=settings.consistency)
+    settings = Dds3dSettings() if settings is None else settings
     path = prior.path
     times = noise_grid(path, settings)
     plan = Ancestral(eta=settings.eta, rule="fraction").plan(path, times)
+    sweeps = AdmmTv(measured, settings=settings.consistency)
+    levels: list[float] = []
+    corrections: list[Tensor] = []
 
     def project(x0: Tensor, state: StepState) -> Tensor:
         level = float(path.sigma(state.t)) / float(path.alpha(state.t))
         prox = settings.consistency.prox + settings.prox_noise / level**2
-        corrected = channels_of(sweep.sweep(complex_of(x0), prox=prox))
+        corrected = measured.state(sweeps.sweep(measured.image(x0), prox=prox))
+        levels.append(level)
+        corrections.append(rms_change(corrected, x0))
         if progress is not None:
             progress(state.i + 1, state.n)
         return corrected
 
-    shape = channels_of(sweep.backprojection).shape
-    start = float(path.sigma(times[0])) * rng.normal(shape, step=-1, device=y.device)
-    return complex_of(plan.run(prior, start, rng=rng, hooks=(DataConsistency(project),)))
+    like = measured.rhs
+    start = rng.normal(like.shape, step=-1, dtype=like.dtype, device=like.device)
+    start.mul_(float(path.sigma(times[0])))
+    state = plan.run(prior, start, rng=rng, hooks=(DataConsistency(project),))
+    history = {"noise_level": tuple(levels), "correction": tuple(float(c) for c in corrections)}
+    return Solution(measured.image(state), n_calls=plan.nfe, history=history)

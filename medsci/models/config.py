@@ -152,7 +152,8 @@ class ModelConfig(_Frozen):
     """Everything needed to rebuild a denoiser, and what a user must know before using it.
 
     `sha256` and `n_parameters` are filled in when the weights are written. `intensity` says in
-    words how images have to be scaled; `image_channels` names the channels in their order.
+    words how images have to be scaled, and for CT `window_hu` which Hounsfield units are 0 and 1;
+    `image_channels` names the channels in their order.
     Weights in float16 change the output by a thousandth of its own error, measured on a trained
     2D prior for sigma_hat from 0.05 to 3; in bfloat16 it would be seven times that, and bfloat16
     arithmetic, whatever the weights, costs ten to twenty times that.
@@ -174,6 +175,7 @@ class ModelConfig(_Frozen):
     image_channels: tuple[str, ...] = ("real", "imaginary")
     labels: tuple[str, ...] = ()
     intensity: str = "99th percentile of the magnitude over the head is 1"
+    window_hu: tuple[float, float] | None = None
     training_size: tuple[PositiveInt, ...] = ()
     voxel_size_mm: tuple[PositiveFloat, ...] = ()
     licence: str = "Apache-2.0"

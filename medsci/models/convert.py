@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from medsci.errors import InvalidInputError, OutputExistsError, WeightsError
+from medsci.models.ncsnpp_keys import named_average
 from medsci.models.store import digest_of, write_atomic
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _load(source: Path) -> Any:
 
 
 def _choose(content: Any, part: str | None, *, where: Path) -> tuple[str, Mapping[Any, Any]]:
-    candidates = dict(_parts_of(content, _ROOT, 0))
+    candidates = dict(_parts_of(content, _ROOT, 0)) | _listed_average(content)
     if part is not None:
         if part not in candidates:
             raise WeightsError(f"{where} has no weights in part {part!r}; {_listing(candidates)}")
@@ -151,6 +152,16 @@ def _parts_of(content: Any, path: str, depth: int) -> Iterator[tuple[str, Mappin
     for key, value in content.items():
         if isinstance(key, str) and not any(word in key.lower() for word in _NEVER):
             yield from _parts_of(value, f"{path}.{key}".lstrip("."), depth + 1)
+
+
+def _listed_average(content: Any) -> dict[str, Mapping[Any, Any]]:
+    """Name an average that is stored as a list of tensors beside the model."""
+    average = content.get("ema") if isinstance(content, Mapping) else None
+    listed = average.get("shadow_params") if isinstance(average, Mapping) else None
+    model = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(listed, list) or not isinstance(model, Mapping):
+        return {}
+    return {"ema": named_average(listed, model)}
 
 
 def _listing(candidates: Mapping[str, Any]) -> str:

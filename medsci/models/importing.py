@@ -4,6 +4,7 @@ medsci              a folder, a zip or a safetensors file that `export_model` wr
 monai               weights of MONAI's DiffusionModelUNet
 medforj             the same for the published 3D T1 head generators, by prediction type
 guided_diffusion    weights of the U-Net of guided diffusion, whose shapes tell the network
+ncsnpp              weights of the continuous NCSN++ of score-based models, likewise
 """
 
 __all__ = ["ImportKind", "import_model"]
@@ -28,6 +29,7 @@ from medsci.models.key_maps import (
     infer_adm,
     strip_prefixes,
 )
+from medsci.models.ncsnpp_keys import from_ncsnpp, infer_ncsnpp
 from medsci.models.store import (
     ModelInfo,
     digest_of,
@@ -42,7 +44,7 @@ from medsci.models.store import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-ImportKind = Literal["medsci", "monai", "medforj", "guided_diffusion"]
+ImportKind = Literal["medsci", "monai", "medforj", "guided_diffusion", "ncsnpp"]
 
 _ROWS = {"path": {"kind": "tabulated"}, "time_code": "row"}
 _MEDFORJ: dict[str, dict[str, Any]] = {  # published name of the prediction -> how it is sampled
@@ -70,9 +72,9 @@ def import_model(
             torch are converted first, see `convert_checkpoint`.
         kind: where the weights come from.
         config: fields of `ModelConfig`. Published weights need `name` and `licence`, the kind
-            `monai` and `guided_diffusion` may add the network's settings under `network`, and
-            `medforj` needs `prediction`: noise, clean, velocity, flow or rflow. A model of medsci
-            brings its own; only its `name` can be changed.
+            `monai`, `guided_diffusion` and `ncsnpp` may add the network's settings under `network`,
+            and `medforj` needs `prediction`: noise, clean, velocity, flow or rflow. A model of
+            medsci brings its own; only its `name` can be changed.
         folder: of the store that it goes to; the first of `MEDSCI_MODELS`, or the user's own.
         existing: what to do when the name is taken.
 
@@ -90,6 +92,7 @@ def import_model(
         "monai": _monai,
         "medforj": _medforj,
         "guided_diffusion": _guided_diffusion,
+        "ncsnpp": _ncsnpp,
     }
     if kind not in readers:
         raise UsageError(f"kind {kind!r} came; choose one of medsci, {', '.join(readers)}")
@@ -214,6 +217,20 @@ def _guided_diffusion(
     network = {**network, **given, "kind": "adm"}
     named = {rename(key) or key: value for key, value in state.items()}
     return {**_ROWS, "prediction": "eps", **fields, "network": network}, named
+
+
+def _ncsnpp(
+    state: "dict[str, Tensor]", fields: dict[str, Any]
+) -> "tuple[dict[str, Any], dict[str, Tensor]]":
+    network = {**infer_ncsnpp(state), **dict(fields.get("network", {})), "kind": "ncsnpp"}
+    about = {
+        "path": {"kind": "ve", "sigma_max": 378.0, "sigma_min": 0.01},
+        "time_code": "sigma_hat",
+        "prediction": "score",
+        "intensity": "from 0 to 1",
+    }
+    named = {from_ncsnpp(key) or key: value for key, value in state.items()}
+    return {**about, **fields, "network": network}, named
 
 
 def _channel_names(n_channels: object) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ __all__ = [
     "MlpDiscriminator",
     "MonaiUNet",
     "MonaiUNetConfig",
+    "NcsnPlusPlus",
+    "NcsnPlusPlusConfig",
     "NetworkConfig",
     "RandomFeatures",
     "UNet2d",
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         AdmConfig,
         MlpConfig,
         MonaiUNetConfig,
+        NcsnPlusPlusConfig,
         NetworkConfig,
         UNet2dConfig,
         UNet3dConfig,
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from medsci.nets.lora import adapter_state, add_lora, load_adapter, merge_adapters, remove_lora
     from medsci.nets.mlp import Mlp
     from medsci.nets.monai_unet import MonaiUNet
+    from medsci.nets.ncsnpp import NcsnPlusPlus
     from medsci.nets.unet import UNet2d, build_network
     from medsci.nets.unet_3d import UNet3d
 
@@ -55,6 +59,8 @@ _HOMES = {
     "MlpDiscriminator": "discriminator",
     "MonaiUNet": "monai_unet",
     "MonaiUNetConfig": "config",
+    "NcsnPlusPlus": "ncsnpp",
+    "NcsnPlusPlusConfig": "config",
     "NetworkConfig": "config",
     "RandomFeatures": "features",
     "UNet2d": "unet",

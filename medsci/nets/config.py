@@ -15,6 +15,7 @@ __all__ = [
     "AdmConfig",
     "MlpConfig",
     "MonaiUNetConfig",
+    "NcsnPlusPlusConfig",
     "NetworkConfig",
     "UNet2dConfig",
     "UNet3dConfig",
@@ -206,6 +207,46 @@ class AdmConfig(_Network):
         return 2 ** (len(self.channels) - 1)
 
 
+class NcsnPlusPlusConfig(_Network):
+    """The continuous NCSN++ of score-based models ("VE"), two-dimensional, as published.
+
+    It takes images of range [0, 1] plus noise of standard deviation sigma, told by the time code
+    `sigma_hat` without `unit_input`, and returns the `score`. `width` is that of the first layer,
+    `channels` the width per level, `centre` maps images to [-1, 1] first. `n_sigmas` is the length
+    of a table that published files carry and nothing uses. The defaults are the network of the
+    published CT prior (61 million parameters).
+
+    Source: Song et al. 2021, app. H, arXiv:2011.13456; Chung et al. 2023, arXiv:2211.10655.
+    """
+
+    kind: Literal["ncsnpp"] = "ncsnpp"
+    in_channels: PositiveInt = 1
+    out_channels: PositiveInt = 1
+    width: Annotated[int, Field(ge=4, multiple_of=4)] = 128
+    channels: _Widths = (128, 256, 256, 256)
+    res_blocks: PositiveInt = 4
+    attention_levels: tuple[int, ...] = ()
+    fourier_scale: PositiveFloat = 16.0
+    centre: bool = True
+    n_sigmas: PositiveInt = 2000
+    n_labels: Literal[0] = 0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "NcsnPlusPlusConfig":
+        _check_levels(self.channels, (self.res_blocks,) * len(self.channels), self.attention_levels)
+        return self
+
+    @property
+    def spatial_dims(self) -> int:
+        """Return 2."""
+        return 2
+
+    @property
+    def multiple(self) -> int:
+        """Return the number of pixels of which every padded side is a multiple."""
+        return 2 ** (len(self.channels) - 1)
+
+
 class MlpConfig(_Network):
     """A small network for vectors: residual layers with the time added in each."""
 
@@ -270,7 +311,7 @@ def _named_kind(value: Any) -> Any:
 
 
 NetworkConfig = Annotated[
-    UNet2dConfig | UNet3dConfig | MonaiUNetConfig | AdmConfig | MlpConfig,
+    UNet2dConfig | UNet3dConfig | MonaiUNetConfig | AdmConfig | NcsnPlusPlusConfig | MlpConfig,
     Field(discriminator="kind"),
     BeforeValidator(_named_kind),
 ]

@@ -16,6 +16,7 @@ from medsci.nets.config import (
     AdmConfig,
     MlpConfig,
     MonaiUNetConfig,
+    NcsnPlusPlusConfig,
     NetworkConfig,
     UNet2dConfig,
     UNet3dConfig,
@@ -94,6 +95,10 @@ def _network(config: NetworkConfig) -> nn.Module:
             from medsci.nets.adm import Adm
 
             return Adm(config)
+        case NcsnPlusPlusConfig():
+            from medsci.nets.ncsnpp import NcsnPlusPlus
+
+            return NcsnPlusPlus(config)
         case MlpConfig():
             from medsci.nets.mlp import Mlp
 

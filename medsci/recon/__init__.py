@@ -1,19 +1,32 @@
 """CT and MRI reconstruction: simulation, coils, baselines, posterior sampling."""
 
 __all__ = [
+    "CtEncoding",
     "Encoding",
+    "HuWindow",
     "Posterior",
     "ReconSettings",
+    "SimulateCtSettings",
     "SimulateSettings",
+    "UnitsWarning",
     "birdcage_maps",
     "cartesian_mask",
+    "edge_noise_covariance",
     "encode",
+    "encode_ct",
     "estimate_maps",
+    "fbp_hu",
     "l1_wavelet",
+    "least_squares_cg",
     "low_resolution_phase",
     "posterior",
+    "posterior_ct",
+    "prewhiten",
+    "prewhiten_kspace",
     "reconstruct",
+    "reconstruct_ct",
     "sense_cg",
+    "simulate_ct",
     "simulate_kspace",
     "total_variation",
     "zero_filled",
@@ -23,28 +36,54 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medsci.recon.baselines import l1_wavelet, sense_cg, total_variation, zero_filled
+    from medsci.recon.baselines import (
+        l1_wavelet,
+        least_squares_cg,
+        sense_cg,
+        total_variation,
+        zero_filled,
+    )
     from medsci.recon.coils import birdcage_maps, estimate_maps, low_resolution_phase
+    from medsci.recon.ct_encoding import CtEncoding, encode_ct, fbp_hu
+    from medsci.recon.ct_sampling import posterior_ct, reconstruct_ct
+    from medsci.recon.ct_settings import SimulateCtSettings
+    from medsci.recon.ct_simulation import simulate_ct
+    from medsci.recon.drawing import Posterior
     from medsci.recon.encoding import Encoding, encode
+    from medsci.recon.hounsfield import HuWindow, UnitsWarning
     from medsci.recon.masks import cartesian_mask
-    from medsci.recon.sampling import Posterior, posterior, reconstruct
+    from medsci.recon.prewhitening import edge_noise_covariance, prewhiten, prewhiten_kspace
+    from medsci.recon.sampling import posterior, reconstruct
     from medsci.recon.settings import ReconSettings, SimulateSettings
     from medsci.recon.simulate import simulate_kspace
 
 _HOMES = {
+    "CtEncoding": "ct_encoding",
     "Encoding": "encoding",
-    "Posterior": "sampling",
+    "HuWindow": "hounsfield",
+    "Posterior": "drawing",
     "ReconSettings": "settings",
+    "SimulateCtSettings": "ct_settings",
     "SimulateSettings": "settings",
+    "UnitsWarning": "hounsfield",
     "birdcage_maps": "coils",
     "cartesian_mask": "masks",
+    "edge_noise_covariance": "prewhitening",
     "encode": "encoding",
+    "encode_ct": "ct_encoding",
     "estimate_maps": "coils",
+    "fbp_hu": "ct_encoding",
     "l1_wavelet": "baselines",
+    "least_squares_cg": "baselines",
     "low_resolution_phase": "coils",
     "posterior": "sampling",
+    "posterior_ct": "ct_sampling",
+    "prewhiten": "prewhitening",
+    "prewhiten_kspace": "prewhitening",
     "reconstruct": "sampling",
+    "reconstruct_ct": "ct_sampling",
     "sense_cg": "baselines",
+    "simulate_ct": "ct_simulation",
     "simulate_kspace": "simulate",
     "total_variation": "baselines",
     "zero_filled": "baselines",

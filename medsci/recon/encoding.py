@@ -3,6 +3,7 @@
 __all__ = ["Encoding", "encode"]
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from medsci.errors import InvalidInputError
 from medsci.imaging import KSpace
+from medsci.inverse.measurement import Measurement
 from medsci.operators import CartesianMriOp
 from medsci.recon.baselines import sense_cg
 from medsci.recon.coils import estimate_maps, low_resolution_phase, noise_variance
@@ -33,6 +35,13 @@ class Encoding:
     y: Tensor
     scale: float
     noise_variance: float
+
+    @cached_property
+    def measured(self) -> Measurement:
+        """The data as a solver takes them; only acquired samples count."""
+        n_samples = int(self.op.mask.sum()) * (self.y.numel() // self.op.mask.numel())
+        noise = (0.5 * self.noise_variance) ** 0.5
+        return Measurement(self.y, self.op, noise=noise, n_data=2 * n_samples)
 
 
 def encode(kspace: KSpace, *, maps: MapsMethod = "espirit", device: str = "cpu") -> Encoding:

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from medsci.core import Path
 from medsci.imaging import KSpace
+from medsci.imaging.sinogram import Sinogram
 
 
 @final
 @dataclass(frozen=True)
 class View:
-    """What turns (readout, phase) into rows posterior to anterior, columns left to right.
+    """What turns the two axes of a slice into rows to the front and columns to the right.
 
     Attributes:
-        transpose: whether readout runs along the columns.
+        transpose: whether the first axis runs along the columns.
         flip: state dimensions to reverse after that, -2 for rows and -1 for columns.
     """
 
@@ -26,16 +27,16 @@ class View:
     flip: tuple[int, ...] = ()
 
 
-def prior_view(kspace: KSpace) -> View:
+def prior_view(scan: KSpace | Sinogram) -> View:
     """Return how the slices of a scan must be turned for an axial prior.
 
     Slices that are not axial are turned as far as their axes allow: the prior then sees anatomy
     it has not been trained on, which the caller may want to warn about.
     """
-    codes = aff2axcodes(kspace.affine)
-    readout, phase = codes[kspace.axes[1]], codes[kspace.axes[2]]
-    transpose = readout in "LR" or phase in "AP"
-    rows, columns = (phase, readout) if transpose else (readout, phase)
+    codes = aff2axcodes(scan.affine)
+    first, second = codes[scan.axes[1]], codes[scan.axes[2]]
+    transpose = first in "LR" or second in "AP"
+    rows, columns = (second, first) if transpose else (first, second)
     flip = tuple(dim for dim, code in ((-2, rows), (-1, columns)) if code in "PLI")
     return View(transpose, flip)
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from medsci.operators import soft_threshold
 
+_TINY = 1e-30  # so that a weight of zero divides nothing by zero
+
 
 @runtime_checkable
 class Prox(Protocol):
@@ -27,6 +29,8 @@ def fista(
     normal: Callable[[Tensor], Tensor], right_side: Tensor, prox: Prox, *, n_iter: int
 ) -> Tensor:
     """Minimise `<x, N x> / 2 - Re <b, x> + penalty(x)` for `0 <= N <= 1`, starting at b.
+
+    For an operator of another norm L divide N, b and the weight of the penalty by `L^2`.
 
     Args:
         normal: Apply N.
@@ -47,7 +51,7 @@ def fista(
 
 @final
 class WaveletProx:
-    """Soft-threshold the wavelet details of a single slice, after a random cyclic shift.
+    """Soft-threshold the wavelet details of every slice, after a random cyclic shift.
 
     Args:
         threshold: How much details shrink.
@@ -65,25 +69,27 @@ class WaveletProx:
     def __call__(
         self, v: Tensor, state: np.random.Generator | None
     ) -> tuple[Tensor, np.random.Generator | None]:
-        """Return the shrunk slice of shape `(1, n_readout, n_phase)`, and the generator."""
+        """Return the shrunk slices, `(n_slices, n_rows, n_columns)`, and the generator."""
         if self.seed is None:
-            return self._shrink(v[0])[None], None
+            return self._shrink(v), None
         rng = np.random.default_rng(self.seed) if state is None else state
         down, right = rng.integers(0, 2**self.level, 2).tolist()
-        moved = self._shrink(torch.roll(v[0], (down, right), (0, 1)))
-        return torch.roll(moved, (-down, -right), (0, 1))[None], rng
+        moved = self._shrink(torch.roll(v, (down, right), (-2, -1)))
+        return torch.roll(moved, (-down, -right), (-2, -1)), rng
 
-    def _shrink(self, image: Tensor) -> Tensor:
+    def _shrink(self, images: Tensor) -> Tensor:
         import pywt
 
-        coarse, bands = image.cpu().numpy(), []
+        coarse, bands = images.cpu().numpy(), []
         for _ in range(self.level):
-            coarse, details = pywt.dwt2(coarse, self.wavelet, mode="periodization")
+            coarse, details = pywt.dwt2(coarse, self.wavelet, mode="periodization", axes=(-2, -1))
             shrunk = (soft_threshold(torch.from_numpy(d), self.threshold) for d in details)
             bands.append(tuple(d.numpy() for d in shrunk))
         for details in reversed(bands):
-            coarse = pywt.idwt2((coarse, details), self.wavelet, mode="periodization")
-        return torch.from_numpy(coarse).to(image.device)
+            coarse = pywt.idwt2(
+                (coarse, details), self.wavelet, mode="periodization", axes=(-2, -1)
+            )
+        return torch.from_numpy(coarse).to(images.device)
 
 
 @final
@@ -98,28 +104,37 @@ class TotalVariationProx:
         weight: Weight of TV.
         n_dims: Number of axes, the last ones, over which to difference.
         n_iter: Dual iterations in each call.
+        lower: Least value of a real image, kept exactly; None for no bound.
 
-    Source: Beck and Teboulle 2009, doi:10.1109/TIP.2009.2028250.
+    Source: Beck and Teboulle 2009, sec. 4 (with the bound), doi:10.1109/TIP.2009.2028250.
     """
 
-    def __init__(self, weight: float, *, n_dims: int, n_iter: int) -> None:
+    def __init__(
+        self, weight: float, *, n_dims: int, n_iter: int, lower: float | None = None
+    ) -> None:
         self.weight = weight
         self.n_dims = n_dims
         self.n_iter = n_iter
+        self.lower = lower
 
     def __call__(self, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the image with less variation, and the dual."""
         dual = v.new_zeros((self.n_dims, *v.shape)) if state is None else state
         extrapolated, t = dual, 1.0
         for _ in range(self.n_iter):
-            gradient = self._gradient(v - self._gradient_adjoint(extrapolated))
+            gradient = self._gradient(self._primal(v, extrapolated))
             new = gradient.div_(4 * self.n_dims).add_(extrapolated)
             length = new.abs().square_().sum(dim=0).sqrt_()
-            new.mul_(self.weight / length.clamp_min_(self.weight))
+            new.mul_(self.weight / length.clamp_min_(max(self.weight, _TINY)))
             t_new = (1 + math.sqrt(1 + 4 * t * t)) / 2
             extrapolated = torch.lerp(dual, new, 1 + (t - 1) / t_new)
             dual, t = new, t_new
-        return v - self._gradient_adjoint(dual), dual
+        return self._primal(v, dual), dual
+
+    def _primal(self, v: Tensor, dual: Tensor) -> Tensor:
+        """Return the image that belongs to a dual."""
+        x = v - self._gradient_adjoint(dual)
+        return x if self.lower is None else x.clamp_min_(self.lower)
 
     def _gradient(self, x: Tensor) -> Tensor:
         """Return forward differences along each axis, zero at the far end."""

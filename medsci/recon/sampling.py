@@ -1,44 +1,27 @@
 """Reconstruction of undersampled multi-coil MRI by sampling the posterior of a 2D prior."""
 
-__all__ = ["Posterior", "default_settings", "posterior", "reconstruct"]
+__all__ = ["default_settings", "posterior", "reconstruct"]
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
-from typing import Any, final
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from medsci.core import Rng, Slicewise, mix64
 from medsci.imaging import KSpace, Volume
-from medsci.inverse import AdmmTvSettings, Dds3dSettings, dds3d
+from medsci.inverse import AdmmTvSettings, Dds3dSettings
+from medsci.recon.drawing import (
+    Posterior,
+    Tell,
+    denoiser_of,
+    draw,
+    misfit_of,
+    plain_settings,
+    walk_of,
+)
 from medsci.recon.encoding import Encoding, encode
-from medsci.recon.orientation import Oriented, prior_view
+from medsci.recon.orientation import prior_view
 from medsci.recon.settings import ReconSettings
-
-Progress = Callable[[int, int, str], None]
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Posterior:
-    """Samples of the image given the data, summarised.
-
-    Attributes:
-        mean: magnitude of the mean of the samples, float32, in the units of the k-space file.
-        std: standard deviation of the samples' magnitudes per voxel; None for one sample.
-        zero_filled: magnitude of the adjoint solution.
-        reference: the fully sampled truth, where the file has one.
-        info: what was done, as plain numbers and words for a sidecar.
-    """
-
-    mean: Volume
-    std: Volume | None
-    zero_filled: Volume
-    reference: Volume | None
-    info: dict[str, Any] = field(default_factory=dict)
 
 
 def default_settings(
@@ -68,7 +51,7 @@ def posterior(
     prior: nn.Module | str | FilePath,
     *,
     settings: ReconSettings | None = None,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> Posterior:
     """Draw samples of the volume given its k-space.
 
@@ -83,25 +66,23 @@ def posterior(
         WeightsError: no such prior, or its weights are not the recorded ones.
     """
     settings = ReconSettings() if settings is None else settings
-    say = (lambda *_: None) if progress is None else progress
-    denoiser = _load(prior, settings)
-    say(0, 1, "coil maps and phase")
+    denoiser = denoiser_of(prior, settings)
+    if progress is not None:
+        progress(0, 1, "coil maps and phase")
     encoding = encode(kspace, maps=settings.maps, device=settings.device)
-    walk = _walk(kspace, settings, noise_variance=encoding.noise_variance)
-    total = settings.n_samples * walk.n_steps
-    view = Oriented(denoiser, prior_view(kspace))
-    chunked = Slicewise(view, chunk=settings.chunk or _default_chunk(settings.device))
-    samples = []
-    for index in range(settings.n_samples):
-        rng = Rng(mix64(settings.seed, index), range(kspace.n_slices))
-
-        def report(done: int, _: int, sample: int = index) -> None:
-            text = f"sample {sample + 1} of {settings.n_samples}"
-            say(sample * walk.n_steps + done, total, text)
-
-        drawn = dds3d(encoding.y, encoding.op, chunked, rng=rng, settings=walk, progress=report)
-        samples.append(drawn)
-    return _summary(kspace, encoding, torch.stack(samples), settings=settings, walk=walk)
+    walk = walk_of(settings, base=_tuned(kspace, settings, variance=encoding.noise_variance))
+    measured = encoding.measured
+    samples, n_calls = draw(
+        measured,
+        denoiser,
+        settings=settings,
+        walk=walk,
+        view=prior_view(kspace),
+        tell=progress,
+    )
+    info = _info(kspace, encoding, settings=settings, walk=walk)
+    info |= misfit_of(measured, samples.mean(dim=0)) | {"network_calls": n_calls}
+    return _summary(kspace, encoding, samples, info)
 
 
 def reconstruct(
@@ -109,76 +90,50 @@ def reconstruct(
     prior: nn.Module | str | FilePath = "brain-t1-2d",
     *,
     settings: ReconSettings | None = None,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> Volume:
     """Return the mean of posterior samples as a volume; see `posterior` for the rest."""
     return posterior(kspace, prior, settings=settings, progress=progress).mean
 
 
-def _load(prior: nn.Module | str | FilePath, settings: ReconSettings) -> nn.Module:
-    if isinstance(prior, nn.Module):
-        return prior
-    from medsci.models import load_denoiser
-
-    return load_denoiser(prior, device=settings.device, precision=settings.precision)
-
-
-def _walk(kspace: KSpace, settings: ReconSettings, *, noise_variance: float) -> Dds3dSettings:
+def _tuned(kspace: KSpace, settings: ReconSettings, *, variance: float) -> Dds3dSettings | None:
+    if settings.solver != "dds3d":
+        return None
     spacing = float(np.linalg.norm(kspace.affine[:3, kspace.axes[0]]))
-    walk = default_settings(
-        kspace.acceleration, noise_variance=noise_variance, slice_spacing_mm=spacing
-    )
-    if settings.n_steps is not None:
-        walk = replace(walk, n_steps=settings.n_steps)
-    if settings.n_cg is not None:
-        walk = replace(walk, consistency=replace(walk.consistency, n_cg=settings.n_cg))
-    return walk
+    return default_settings(kspace.acceleration, noise_variance=variance, slice_spacing_mm=spacing)
 
 
-def _default_chunk(device: str) -> int:
-    return 4 if device == "cpu" else 32
-
-
-def _summary(
-    kspace: KSpace,
-    encoding: Encoding,
-    samples: Tensor,
-    *,
-    settings: ReconSettings,
-    walk: Dds3dSettings,
-) -> Posterior:
-    mean = samples.mean(dim=0)
-    residual = encoding.op(mean) - encoding.y
-    misfit = float(residual.abs().square().sum() / encoding.y.abs().square().sum()) ** 0.5
-    spread = samples.abs().std(dim=0) if len(samples) > 1 else None
-
-    def volume(image: Tensor) -> Volume:
-        return kspace.to_volume((image * encoding.scale).float().cpu().numpy())
-
-    info = {
-        "method": "dds3d",
+def _info(
+    kspace: KSpace, encoding: Encoding, *, settings: ReconSettings, walk: Any
+) -> dict[str, Any]:
+    return {
+        "method": settings.solver,
         "samples": settings.n_samples,
-        "steps": walk.n_steps,
-        "cg_steps": walk.consistency.n_cg,
-        "eta": walk.eta,
+        **plain_settings(walk),
         "noise_sd_estimated": (encoding.noise_variance**0.5) * encoding.scale,
-        "prox_noise": walk.prox_noise,
-        "slice_coupling_threshold": walk.consistency.threshold,
-        "slice_coupling_rho": walk.consistency.rho,
         "coil_maps": settings.maps,
         "acceleration": kspace.acceleration,
         "coils": kspace.n_coils,
         "slices": kspace.n_slices,
         "scale": encoding.scale,
-        "relative_data_misfit": misfit,
         "seed": settings.seed,
         "precision": settings.precision,
         "device": settings.device,
     }
+
+
+def _summary(
+    kspace: KSpace, encoding: Encoding, samples: Tensor, info: dict[str, Any]
+) -> Posterior:
+    spread = samples.abs().std(dim=0) if len(samples) > 1 else None
+
+    def volume(image: Tensor) -> Volume:
+        return kspace.to_volume((image * encoding.scale).float().cpu().numpy())
+
     return Posterior(
-        mean=volume(mean.abs()),
+        mean=volume(samples.mean(dim=0).abs()),
         std=None if spread is None else volume(spread),
-        zero_filled=volume(encoding.op.adjoint(encoding.y).abs()),
+        simple=volume(encoding.op.adjoint(encoding.y).abs()),
         reference=None if kspace.reference is None else kspace.to_volume(kspace.reference),
         info=info,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from medsci.errors import UsageError
+from medsci.inverse.methods import method_of
 
 MapsMethod = Literal["espirit", "low_res", "file"]
 
@@ -59,8 +60,10 @@ class ReconSettings:
 
     Attributes:
         n_samples: volumes drawn; the result is their mean, their spread the uncertainty.
+        solver: a name of `medsci.inverse.METHODS`.
         n_steps: network calls per slice and sample; the tuned default if None.
         n_cg: conjugate-gradient steps per network call; by acceleration if None.
+        options: further settings of the solver, name and text; see `settings_of`.
         seed: of the samples.
         chunk: slices per network call; changes memory and speed only.
         maps: `espirit` or `low_res` estimate coil maps from the calibration lines, `file` takes
@@ -70,8 +73,10 @@ class ReconSettings:
     """
 
     n_samples: int = 3
+    solver: str = "dds3d"
     n_steps: int | None = None
     n_cg: int | None = None
+    options: tuple[tuple[str, str], ...] = ()
     seed: int = 0
     chunk: int | None = None
     maps: MapsMethod = "espirit"
@@ -85,5 +90,10 @@ class ReconSettings:
                 raise UsageError(f"{name}={value} came; give at least 1")
         if self.n_steps is not None and self.n_steps < 3:
             raise UsageError(f"n_steps={self.n_steps} came; the noise grid needs at least 3")
+        if not method_of(self.solver).samples and self.n_samples > 1:
+            raise UsageError(
+                f"n_samples={self.n_samples} came with {self.solver}, which seeks one image and "
+                "draws no samples of the posterior; ask for one, or take another solver"
+            )
         if self.maps not in ("espirit", "low_res", "file"):
             raise UsageError(f"maps={self.maps!r} came; choose espirit, low_res or file")

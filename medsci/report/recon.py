@@ -1,4 +1,4 @@
-"""The report of one MRI reconstruction: how good, what it looks like, how sure, how it was made."""
+"""The report of one reconstruction: how good, what it looks like, how sure, how it was made."""
 
 __all__ = ["ReconImages", "Score", "recon_report", "recon_score"]
 
@@ -59,18 +59,33 @@ class ReconImages:
     Args:
         reconstruction: magnitude of the result.
         std: sample standard deviation (n - 1 in the denominator) of the samples it is the mean of.
-        zero_filled: magnitude of the adjoint reconstruction.
+        simple: what comes out without a prior, to compare with.
+        simple_name: what that is, `zero-filled` or `FBP`.
         reference: fully sampled truth; `None` for a real accelerated scan.
-        mask: the head; found in the reference if left out.
+        mask: the region that counts; the head, found in the reference, if left out.
         slice_axis: array axis along which 2D slices were acquired.
+        modality: `MRI` or `CT`.
+        region: what the mask is called.
+        air: value of air. Measures and pictures are of what exceeds it, so that CT in Hounsfield
+            units has a zero where there is nothing.
     """
 
     reconstruction: Volume
     std: Volume | None = None
-    zero_filled: Volume | None = None
+    simple: Volume | None = None
+    simple_name: str = "zero-filled"
     reference: Volume | None = None
     mask: Bool[np.ndarray, "i j k"] | None = None
     slice_axis: int = 2
+    modality: str = "MRI"
+    region: str = "head"
+    air: float = 0.0
+
+    def above_air(self, volume: Volume) -> Volume:
+        """Return a volume whose air is 0."""
+        if self.air == 0.0:
+            return volume
+        return volume.with_array(volume.array.astype(np.float32) - np.float32(self.air))
 
 
 def recon_score(
@@ -83,12 +98,12 @@ def recon_score(
     """
     if images.reference is None:
         raise InvalidInputError("there is no reference to measure against; pass images.reference")
-    truth = images.reference.array
+    truth, found = (images.above_air(v).array for v in (images.reference, estimate))
     return Score(
         method=method,
-        psnr_db=psnr(estimate.array, truth, mask=mask),
-        ssim=ssim(estimate.array, truth, mask=mask, slice_axis=images.slice_axis),
-        nrmse=nrmse(estimate.array, truth, mask=mask),
+        psnr_db=psnr(found, truth, mask=mask),
+        ssim=ssim(found, truth, mask=mask, slice_axis=images.slice_axis),
+        nrmse=nrmse(found, truth, mask=mask),
         ours=estimate is images.reconstruction,
     )
 
@@ -110,8 +125,8 @@ def recon_report(
             `prior_sha256`, `n_samples`, `n_steps`, `seed` and whatever else was chosen. Known names
             get a readable label; `n_samples` is also used to judge the uncertainty.
         provenance: what ran, as in the sidecar file; shown as it is, so keep private names out.
-        scores: one row per method. Left out, zero-filled and reconstruction are measured here if
-            there is a reference.
+        scores: one row per method. Left out, the simple image and the reconstruction are measured
+            here if there is a reference.
         warnings: shown at the top.
         prior_seen: what the prior was trained on and has not seen, from its model card.
 
@@ -123,7 +138,7 @@ def recon_report(
     n_samples = settings.get("n_samples")
     sections = [Section(title="What it looks like", figures=[_picture(images, rows=rows)])]
     if rows:
-        sections.insert(0, _score_section(rows))
+        sections.insert(0, _score_section(rows, region=images.region))
     if images.std is not None:
         sections.append(
             uncertainty_section(
@@ -131,13 +146,14 @@ def recon_report(
                 error=None if images.reference is None else _error(images).array,
                 mask=mask,
                 n_samples=n_samples if isinstance(n_samples, int) else None,
+                region=images.region,
             )
         )
     sections.append(Section(title="How it was made", tables=[settings_table(settings)]))
     return Report(
-        title="MRI reconstruction",
+        title=f"{images.modality} reconstruction",
         subtitle=_subtitle(images.reconstruction, settings=settings),
-        summary=_summary(rows, settings=settings),
+        summary=_summary(rows, settings=settings, region=images.region),
         sections=sections,
         warnings=[*warnings, *([] if _sides_known(images) else [SIDES_UNKNOWN])],
         limits=f"{LIMITS} {prior_seen or SEEN_UNKNOWN}",
@@ -148,18 +164,19 @@ def recon_report(
 def _mask(images: ReconImages) -> Bool[np.ndarray, "i j k"] | None:
     if images.mask is not None or images.reference is None:
         return images.mask
-    return head_mask(images.reference.array, spacing_mm=images.reference.spacing_mm)
+    truth = images.above_air(images.reference)
+    return head_mask(truth.array, spacing_mm=truth.spacing_mm)
 
 
 def _sides_known(images: ReconImages) -> bool:
-    shown = (images.reference, images.zero_filled, images.reconstruction)
+    shown = (images.reference, images.simple, images.reconstruction)
     return all(volume.has_orientation for volume in shown if volume is not None)
 
 
 def _own_scores(images: ReconImages, *, mask: Bool[np.ndarray, "i j k"] | None) -> list[Score]:
     if images.reference is None:
         return []
-    named = {"zero-filled": images.zero_filled, "reconstruction": images.reconstruction}
+    named = {images.simple_name: images.simple, "reconstruction": images.reconstruction}
     return [
         recon_score(name, volume, images=images, mask=mask)
         for name, volume in named.items()
@@ -183,25 +200,29 @@ def _error(images: ReconImages) -> Volume:
 def _picture(images: ReconImages, *, rows: Sequence[Score]) -> Figure:
     named = {
         "truth": images.reference,
-        "zero-filled": images.zero_filled,
+        images.simple_name: images.simple,
         "reconstruction": images.reconstruction,
     }
-    grey = {name: volume for name, volume in named.items() if volume is not None}
+    grey = {n: images.above_air(volume) for n, volume in named.items() if volume is not None}
     errors = {} if images.reference is None else {"|error|": _error(images)}
     png = three_planes(grey, errors=errors, uncertainty=images.std, error_scale=_ERROR_SCALE)
     columns = [*grey, *errors, *(["uncertainty"] if images.std is not None else [])]
     caption, alt = picture_words(
-        columns, error_scale=_ERROR_SCALE, sides_known=_sides_known(images)
+        columns,
+        error_scale=_ERROR_SCALE,
+        sides_known=_sides_known(images),
+        region=images.region,
+        air=images.air,
     )
     quality = [
         f"{row.method} {format_number(row.psnr_db)} dB" for row in rows if row.psnr_db is not None
     ]
     if quality:
-        alt += f" PSNR inside the head: {', '.join(quality)}."
+        alt += f" PSNR inside the {images.region}: {', '.join(quality)}."
     return Figure(title="Three planes", png=png, caption=caption, alt=alt)
 
 
-def _score_section(rows: Sequence[Score]) -> Section:
+def _score_section(rows: Sequence[Score], *, region: str) -> Section:
     """Show every quantity that was measured for at least one method."""
     quantities = {
         "psnr_db": Column(title="PSNR", unit="dB", best="highest"),
@@ -213,7 +234,7 @@ def _score_section(rows: Sequence[Score]) -> Section:
     shown = [q for q in quantities if any(getattr(row, q) is not None for row in rows)]
     has_truth = any(row.psnr_db is not None for row in rows)
     table = Table(
-        title="Inside the head mask" if has_truth else "Measured data",
+        title=f"Inside the {region} mask" if has_truth else "Measured data",
         columns=[Column(title="Method"), *(quantities[q] for q in shown)],
         rows=[[row.method, *(getattr(row, q) for q in shown)] for row in rows],
         caption=score_words(shown),
@@ -222,14 +243,16 @@ def _score_section(rows: Sequence[Score]) -> Section:
     return Section(title=title, tables=[table])
 
 
-def _summary(rows: Sequence[Score], *, settings: Mapping[str, object]) -> list[KeyNumber]:
+def _summary(
+    rows: Sequence[Score], *, settings: Mapping[str, object], region: str
+) -> list[KeyNumber]:
     ours = next((row for row in rows if row.ours), None)
     numbers = []
     if ours is not None:
         others = [row for row in rows if row is not ours]
         for name, label, unit, decimals in (
-            ("psnr_db", "PSNR in the head", "dB", 2),
-            ("ssim", "SSIM in the head", "", 3),
+            ("psnr_db", f"PSNR in the {region}", "dB", 2),
+            ("ssim", f"SSIM in the {region}", "", 3),
         ):
             value = getattr(ours, name)
             if value is not None:
@@ -252,6 +275,10 @@ def _summary(rows: Sequence[Score], *, settings: Mapping[str, object]) -> list[K
     if isinstance(acceleration, int | float):
         note = f"{settings['n_lines']} lines acquired" if "n_lines" in settings else ""
         numbers.append(KeyNumber(label="Acceleration", value=f"R = {acceleration:g}", note=note))
+    views = settings.get("n_views")
+    if isinstance(views, int):
+        note = f"over {settings['span_degrees']:g} degrees" if "span_degrees" in settings else ""
+        numbers.append(KeyNumber(label="Views", value=str(views), note=note))
     return numbers
 
 

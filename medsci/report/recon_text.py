@@ -12,6 +12,7 @@ __all__ = [
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Shaped
@@ -33,6 +34,11 @@ SIDES_UNKNOWN = (
 _LABELS = {
     "acceleration": "Acceleration R, nominal",
     "effective_acceleration": "Acceleration, effective",
+    "n_views": "Views",
+    "span_degrees": "Angle they cover, degrees",
+    "n_bins": "Detector bins",
+    "window_hu": "Hounsfield units that the prior sees as 0 and 1",
+    "mu_water": "Attenuation of water, 1/mm",
     "n_lines": "Phase-encode lines acquired",
     "n_phase": "Phase-encode lines in full",
     "n_centre_lines": "Central lines acquired",
@@ -68,13 +74,20 @@ def settings_table(settings: Mapping[str, object]) -> Table:
 
 
 def picture_words(
-    columns: Sequence[str], *, error_scale: float, sides_known: bool
+    columns: Sequence[str],
+    *,
+    error_scale: float,
+    sides_known: bool,
+    region: str = "head",
+    air: float = 0.0,
 ) -> tuple[str, str]:
     """Return caption and alternative text of the three-plane picture."""
     caption = [
         "Grey pictures share one window, 0 to the 99.5th percentile of the first column "
         f"({columns[0]}).",
     ]
+    if air != 0.0:
+        caption.append(f"Values count from that of air, {air:g}.")
     if "|error|" in columns:
         caption.append(
             f"|error|: absolute difference of reconstruction and truth, {error_scale:g} times "
@@ -89,7 +102,7 @@ def picture_words(
             "template millimetres (RAS+)."
         )
     alt = (
-        "Slices through the head: axial, coronal and sagittal rows; columns "
+        f"Slices through the {region}: axial, coronal and sagittal rows; columns "
         f"{', '.join(columns[:-1])}{' and ' if len(columns) > 1 else ''}{columns[-1]}."
     )
     return " ".join(caption), alt
@@ -115,6 +128,7 @@ def uncertainty_section(
     error: Shaped[np.ndarray, "i j k"] | None,
     mask: Bool[np.ndarray, "i j k"] | None,
     n_samples: int | None,
+    region: str = "head",
 ) -> Section:
     """Say what the standard deviation is, what it is not, and, with a truth, how it did."""
     several = "several" if n_samples is None else str(n_samples)
@@ -132,6 +146,7 @@ def uncertainty_section(
         relative = 100 / math.sqrt(2 * (n_samples - 1))
         is_not += f" From {n_samples} samples it is itself uncertain by about {relative:.0f} %."
     tables = [] if error is None else [_calibration(std, error, mask=mask, n_samples=n_samples)]
+    tables = [replace(table, title=f"{table.title} inside the {region} mask") for table in tables]
     return Section(title="How sure it is", paragraphs=[is_, is_not], tables=tables)
 
 
@@ -154,7 +169,7 @@ def _calibration(
     correlation = uncertainty_correlation(std, error, mask=mask)
     rows.append(("Rank correlation of std with |error| (Spearman, −1 to 1)", correlation, None))
     return Table(
-        title="Uncertainty against the true error inside the head mask",
+        title="Uncertainty against the true error",
         columns=[
             Column(title="Question"),
             Column(title="Here"),

@@ -57,7 +57,7 @@ def test_the_missing_extra_is_named(tmp_path, kspace_of, capfd, monkeypatch):
 def test_help_and_local_runs_import_no_dask():
     code = (
         "import sys; from medsci.cli.main import main; main(['recon', 'mri', '--help']);"
-        "import medsci.pipelines.recon_mri;"
+        "import medsci.pipelines.recon;"
         "sys.exit(any(n.split('.')[0] in ('dask', 'distributed', 'torch') for n in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -15,7 +15,7 @@ SCRIPT = """
 import sys, time
 import numpy as np
 import medsci.recon
-import medsci.pipelines.recon_mri as job
+import medsci.pipelines.recon as job
 from medsci.recon.settings import ReconSettings
 
 def load_prior(name, *, settings):
@@ -24,7 +24,7 @@ def load_prior(name, *, settings):
 def posterior(kspace, prior, *, settings, progress=None):
     volume = kspace.to_volume(np.ones(kspace.image_shape, dtype=np.float32))
     truth = kspace.to_volume(kspace.reference)
-    return medsci.recon.Posterior(mean=volume, std=volume, zero_filled=volume, reference=truth)
+    return medsci.recon.Posterior(mean=volume, std=volume, simple=volume, reference=truth)
 
 def hang(*arguments, **options):
     temporary = next(a for a in arguments if hasattr(a, "name"))

@@ -15,7 +15,7 @@ QUICK = [
     ["--version"],
     ["recon", "--help"],
     ["recon", "mri", "--help"],
-    ["recon", "simulate", "--help"],
+    ["recon", "simulate", "mri", "--help"],
     ["recon", "baseline", "--help"],
     ["train", "--help"],
     ["models", "--help"],

@@ -1,18 +1,22 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from contracts.dense_volume import DensePrior, small_problem, smooth_covariance
 from torch import nn
 from torch.testing import assert_close
 
 from medsci.core import Path, Rng, Slicewise
-from medsci.inverse import AdmmTvSettings, Dds3dSettings, dds3d
-from medsci.inverse.dds3d import noise_grid
+from medsci.inverse.admm_tv import AdmmTvSettings
+from medsci.inverse.dds3d import Dds3dSettings, dds3d, noise_grid
+from medsci.inverse.measurement import Measurement, Solution
 from medsci.operators import CartesianMriOp, SampleOp
 
 VARIANCE = 0.09
 SHAPE = (6, 8, 10)
+QUICK = Dds3dSettings(n_steps=6)
 
 
 class GaussianPrior(nn.Module):
@@ -42,18 +46,75 @@ def problem(noise_sd: float = 0.02):
 def run(prior: nn.Module, op, y, *, seed: int = 0, **settings) -> torch.Tensor:
     consistency = AdmmTvSettings(**settings.pop("consistency", {"n_cg": 4, "rho": 0.0}))
     chosen = Dds3dSettings(consistency=consistency, **settings)
-    return dds3d(y, op, prior, rng=Rng(seed, range(y.shape[0])), settings=chosen)
+    solution = dds3d(Measurement(y, op), prior, rng=Rng(seed, range(y.shape[0])), settings=chosen)
+    assert solution.n_calls == chosen.n_steps
+    return solution.image
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 6])
+@pytest.mark.parametrize("chunk", [1, 5, 16])
 def test_chunks_do_not_change_the_result(chunk: int) -> None:
     op, y, _ = problem()
     prior = GaussianPrior(Path.vp_cosine())
-    whole = run(prior, op, y, n_steps=8, consistency={"n_cg": 3, "rho": 0.1})
-    parts = run(
-        Slicewise(prior, chunk=chunk), op, y, n_steps=8, consistency={"n_cg": 3, "rho": 0.1}
-    )
+    coupled = {"n_cg": 3, "rho": 0.1}
+    whole = run(prior, op, y, n_steps=8, consistency=coupled)
+    parts = run(Slicewise(prior, chunk=chunk), op, y, n_steps=8, consistency=coupled)
     assert torch.equal(parts, whole)
+    _, truth, measured = small_problem(16)
+    dense = DensePrior(Path.vp_cosine(), smooth_covariance(8))  # rounds by the size of its batch
+    error = [
+        float((dds3d(measured, p, rng=Rng(0, range(16)), settings=QUICK).image - truth).norm())
+        for p in (dense, Slicewise(dense, chunk=chunk))
+    ]
+    assert abs(20 * np.log10(error[0] / error[1])) < 1e-3  # dB
+
+
+@pytest.mark.parametrize(
+    "path", [Path.ve(80.0), Path.vp_linear(), Path.rectified(), Path.ve(9.0, 0.0, 3.0)]
+)
+def test_the_path_of_the_prior_does_not_matter(path: Path) -> None:
+    """Real images: the same states up to a scale, the same volume."""
+    _, truth, measured = small_problem(4)
+
+    def solution(p: Path) -> Solution:
+        prior = DensePrior(p, smooth_covariance(8), mean=0.1)
+        return dds3d(measured, prior, rng=Rng(0, range(4)), settings=QUICK)
+
+    ours, other = solution(path), solution(Path.vp_cosine())
+    assert ours.image.shape == truth.shape
+    assert not ours.image.is_complex()
+    assert float((ours.image - other.image).abs().max()) < 1e-9
+
+
+CHANGES = [
+    {"n_steps": 7}, {"sigma_max": 0.6}, {"sigma_min": 0.03}, {"rho_grid": 3.0}, {"eta": 0.5},
+    {"prox_noise": 1e-3}, {"n_cg": 1}, {"rho": 0.1}, {"threshold": 0.05}, {"prox": 0.1},
+    {"n_sweeps": 2}, {"axes": (0, 1)}, {"tol": 0.5},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_every_setting_does_something(change: dict) -> None:
+    measured, prior = small_problem(3)[2], GaussianPrior(Path.vp_cosine())
+    outer = set(change) <= set(Dds3dSettings.__dataclass_fields__)
+    inner = {} if outer else change
+    settings = replace(QUICK, consistency=replace(QUICK.consistency, **inner))
+    settings = replace(settings, **(change if outer else {}))
+    plain, other = (
+        dds3d(measured, prior, rng=Rng(0, range(3)), settings=s).image for s in (QUICK, settings)
+    )
+    assert float((plain - other).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"n_steps": 0}, {"sigma_min": 0.0}, {"sigma_max": 0.01}, {"eta": 1.5},
+        {"prox_noise": -1.0}, {"rho_grid": 0.0},
+    ],
+)  # fmt: skip
+def test_says_what_is_wrong(bad: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Dds3dSettings(**bad)
 
 
 def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not() -> None:
@@ -69,10 +130,10 @@ def test_uncoupled_slices_do_not_know_their_neighbours() -> None:
     prior = GaussianPrior(Path.vp_cosine())
     whole = run(prior, op, y, n_steps=6)
     part = dds3d(
-        y[2:4], op.slices(2, 4), prior, rng=Rng(0, [2, 3]),
+        Measurement(y[2:4], op.slices(2, 4)), prior, rng=Rng(0, [2, 3]),
         settings=Dds3dSettings(n_steps=6, consistency=AdmmTvSettings(n_cg=4, rho=0.0)),
     )  # fmt: skip
-    assert_close(part, whole[2:4], rtol=1e-5, atol=1e-6)
+    assert_close(part.image, whole[2:4], rtol=1e-5, atol=1e-6)
 
 
 def test_deterministic_walk_is_the_product_of_its_matrices() -> None:
@@ -83,7 +144,8 @@ def test_deterministic_walk_is_the_product_of_its_matrices() -> None:
     settings = Dds3dSettings(
         n_steps=12, eta=0.0, prox_noise=4e-3, consistency=AdmmTvSettings(n_cg=6, rho=0.0)
     )
-    ours = dds3d(y, SampleOp(mask), GaussianPrior(path), rng=Rng(3, [0, 1]), settings=settings)
+    measured = Measurement(y, SampleOp(mask))
+    ours = dds3d(measured, GaussianPrior(path), rng=Rng(3, [0, 1]), settings=settings).image
     times = noise_grid(path, settings)
     start = float(path.sigma(times[0])) * Rng(3, [0, 1]).normal((2, 2, 1, 4), step=-1).double()
     x = torch.complex(start[:, 0], start[:, 1]).numpy()
@@ -100,13 +162,14 @@ def test_deterministic_walk_is_the_product_of_its_matrices() -> None:
 def lines_known(eta: float, *, prox_noise: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample 0.4 measured on every second line with noise 0.3; return measured and missing."""
     mask = torch.tensor([[True, False] * 8])
-    y = torch.full((400, 16, 16), 0.4, dtype=torch.complex64) * mask
+    y = torch.full((150, 16, 16), 0.4, dtype=torch.complex64) * mask
     settings = Dds3dSettings(
         n_steps=60, eta=eta, prox_noise=prox_noise, sigma_max=20.0, sigma_min=0.01,
         consistency=AdmmTvSettings(n_cg=3, rho=0.0),
     )  # fmt: skip
     prior = GaussianPrior(Path.vp_cosine())
-    x = dds3d(y, SampleOp(mask), prior, rng=Rng(0, range(400)), settings=settings)
+    measured = Measurement(y, SampleOp(mask))
+    x = dds3d(measured, prior, rng=Rng(0, range(150)), settings=settings).image
     return x.real[..., 0::2], x.real[..., 1::2]
 
 
@@ -157,8 +220,13 @@ def test_progress_counts_every_step() -> None:
     op, y, _ = problem()
     seen: list[tuple[int, int]] = []
     settings = Dds3dSettings(n_steps=5, consistency=AdmmTvSettings(n_cg=1))
-    dds3d(
-        y, op, GaussianPrior(Path.vp_cosine()), rng=Rng(0, range(6)), settings=settings,
-        progress=lambda done, total: seen.append((done, total)),
+    solution = dds3d(
+        Measurement(y, op), GaussianPrior(Path.vp_cosine()), rng=Rng(0, range(6)),
+        settings=settings, progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     assert seen == [(i, 5) for i in range(1, 6)]
+    levels = solution.history["noise_level"]
+    assert levels[0] == pytest.approx(settings.sigma_max)
+    assert levels[-1] == pytest.approx(settings.sigma_min)
+    assert all(isinstance(c, float) for c in solution.history["correction"])
+    assert len(levels) == len(solution.history["correction"]) == solution.n_calls == 5

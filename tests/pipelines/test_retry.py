@@ -139,7 +139,7 @@ def test_sweep_takes_only_the_halves_of_its_outputs(tmp_path):
 
 
 def test_a_finished_reconstruction_is_reported_as_it_was(tmp_path, kspace_of, quick_sampler):
-    from medsci.pipelines.recon_mri import ReconJob, ReconWork
+    from medsci.pipelines.recon import ReconJob, ReconWork
 
     work = ReconWork(ReconJob(report=tmp_path / "pages"))
     case = Case(kspace_of(tmp_path / "k.h5"), tmp_path / "out" / "k.nii.gz")

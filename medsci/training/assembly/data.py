@@ -20,6 +20,7 @@ from medsci.training.recipe.data import (
     NiftiSlicesConfig,
     NiftiVolumesConfig,
     PairsConfig,
+    SimulatedCtConfig,
     SimulatedHeadsConfig,
     Where,
 )
@@ -33,6 +34,8 @@ def source_of(data: DataConfig, *, split: Split, seed: int) -> Source:
     match data:
         case SimulatedHeadsConfig():
             return _heads(data, split=split, seed=seed)
+        case SimulatedCtConfig():
+            return _ct(data, split=split, seed=seed)
         case PairsConfig():
             return _pairs(data, split=split)
         case ArraysConfig():
@@ -53,6 +56,22 @@ def _heads(data: SimulatedHeadsConfig, *, split: Split, seed: int) -> Source:
         slices=data.slices,
         cache_dir=data.cache_dir,
         pixel_mm=data.pixel_mm,
+    )
+
+
+def _ct(data: SimulatedCtConfig, *, split: Split, seed: int) -> Source:
+    from medsci.data.ct_slices import SimulatedCt
+
+    return SimulatedCt(
+        size=data.size,
+        volumes=data.volumes,
+        shares=data.shares,
+        n_heads=data.n_heads if split == "train" else data.n_validation_heads,
+        pixel_mm=data.pixel_mm,
+        window_hu=data.window_hu,
+        seed=seed,
+        split=split,
+        cache_dir=data.cache_dir,
     )
 
 

@@ -36,6 +36,7 @@ def own_config(recipe: PriorRecipe | GanRecipe, **more: Any) -> ModelConfig:
         unit_input=recipe.unit_input,
         image_channels=recipe.card.image_channels,
         intensity=recipe.card.intensity,
+        window_hu=recipe.card.window_hu,
         training_size=tuple(getattr(recipe.data, "size", ())),
         voxel_size_mm=recipe.card.voxel_size_mm,
         licence=recipe.card.licence,

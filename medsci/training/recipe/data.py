@@ -8,6 +8,7 @@ __all__ = [
     "NiftiSlicesConfig",
     "NiftiVolumesConfig",
     "PairsConfig",
+    "SimulatedCtConfig",
     "SimulatedHeadsConfig",
     "channels_of",
     "label_of",
@@ -38,6 +39,33 @@ class SimulatedHeadsConfig(Frozen):
     pixel_mm: Annotated[float, Field(ge=1.0)] = 1.0
     slices: tuple[NonNegativeInt, PositiveInt] = (40, 150)
     cache_dir: Path | None = None
+
+
+class SimulatedCtConfig(Frozen):
+    """Real CT volumes of the registry mixed with simulated heads and trunks.
+
+    `shares` are those of real, head and trunk slices. See `medsci.data.ct_slices`.
+    """
+
+    kind: Literal["simulated_ct"] = "simulated_ct"
+    volumes: tuple[str, ...] = ()
+    shares: tuple[Probability, Probability, Probability] = (0.4, 0.3, 0.3)
+    n_heads: PositiveInt = 24
+    n_validation_heads: PositiveInt = 2
+    size: Plane = (160, 160)
+    pixel_mm: tuple[PositiveFloat, PositiveFloat] = (0.85, 2.0)
+    window_hu: tuple[float, float] = (-1000.0, 1000.0)
+    cache_dir: Path | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "SimulatedCtConfig":
+        for name in ("pixel_mm", "window_hu"):
+            lo, hi = getattr(self, name)
+            if lo > hi or (name == "window_hu" and lo == hi):
+                raise ValueError(f"data.{name}: ({lo}, {hi}) came; give the smaller one first")
+        if sum(self.shares if self.volumes else self.shares[1:]) <= 0.0:
+            raise ValueError(f"data.shares: {self.shares} came; nothing would be drawn")
+        return self
 
 
 class BidsConfig(Frozen):
@@ -138,6 +166,7 @@ class PairsConfig(Frozen):
 
 DataConfig = Annotated[
     SimulatedHeadsConfig
+    | SimulatedCtConfig
     | NiftiSlicesConfig
     | NiftiVolumesConfig
     | NiftiPatchesConfig
@@ -151,6 +180,8 @@ def channels_of(data: object) -> int | None:
     """Return the number of channels of a sample where the configuration fixes it."""
     if isinstance(data, SimulatedHeadsConfig):
         return 2
+    if isinstance(data, SimulatedCtConfig):
+        return 1
     channels = getattr(data, "channels", None)
     return {"complex": 2, "magnitude": 1}.get(channels) if isinstance(channels, str) else None
 

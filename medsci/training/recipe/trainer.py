@@ -95,4 +95,5 @@ class CardConfig(Frozen):
     limits: str = ""
     image_channels: tuple[str, ...] = ("real", "imaginary")
     intensity: str = "99th percentile of the magnitude is 1"
+    window_hu: tuple[float, float] | None = None
     voxel_size_mm: tuple[PositiveFloat, ...] = ()

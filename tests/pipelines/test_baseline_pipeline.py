@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from medsci.errors import OutputExistsError, UsageError
-from medsci.pipelines.baseline_mri import BaselineSettings, baseline_mri
-from medsci.pipelines.simulate_mri import simulate_mri
+from medsci.pipelines.baseline import BaselineSettings, baseline_file
+from medsci.pipelines.simulate import simulate_mri
 from medsci.recon.settings import SimulateSettings
 
 
@@ -38,7 +38,7 @@ def test_every_method_writes_a_volume_and_beats_zero_filled(source, tmp_path):
     found = {}
     for method in ("zero-filled", "sense", "tv", "l1-wavelet"):
         out = tmp_path / method
-        baseline_mri(source, out / "x.nii.gz", settings=BaselineSettings(method=method))
+        baseline_file(source, out / "x.nii.gz", settings=BaselineSettings(method=method))
         image = nib.load(out / "x.nii.gz")
         assert image.shape == (48, 56, 3)
         assert_allclose(image.affine, np.diag([2.0, 2, 4, 1]))
@@ -54,7 +54,7 @@ def test_iterations_and_weight_reach_the_method(source, tmp_path):
         ("long", BaselineSettings(method="sense", n_iter=20)),
         ("stiff", BaselineSettings(method="sense", n_iter=20, weight=10.0)),
     ):
-        baseline_mri(source, tmp_path / name / "x.nii.gz", settings=settings)
+        baseline_file(source, tmp_path / name / "x.nii.gz", settings=settings)
     assert psnr_of(tmp_path / "long") > psnr_of(tmp_path / "short") + 1
     assert psnr_of(tmp_path / "long") > psnr_of(tmp_path / "stiff") + 1
     made = json.loads((tmp_path / "stiff" / "x.json").read_text())["MedsciProvenance"]
@@ -70,8 +70,8 @@ def test_contradictions_are_refused(source, tmp_path):
     with pytest.raises(UsageError, match="at least 1"):
         BaselineSettings(n_iter=0)
     with pytest.raises(UsageError, match=r"\.nii\.gz"):
-        baseline_mri(source, tmp_path / "x.png")
+        baseline_file(source, tmp_path / "x.png")
     (tmp_path / "x.nii.gz").write_text("precious")
     with pytest.raises(OutputExistsError):
-        baseline_mri(source, tmp_path / "x.nii.gz")
+        baseline_file(source, tmp_path / "x.nii.gz")
     assert (tmp_path / "x.nii.gz").read_text() == "precious"

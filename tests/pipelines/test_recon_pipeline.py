@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from medsci.errors import ExitCode, InvalidInputError, OutputExistsError, UsageError
 from medsci.imaging import Volume, read_nifti, write_nifti
-from medsci.pipelines.recon_mri import ReconJob, recon_mri, recon_mri_cases
+from medsci.pipelines.recon import ReconJob, recon, recon_cases
 from medsci.recon.settings import ReconSettings
 
 
@@ -31,7 +31,7 @@ def job_in(folder: Path, **changes) -> ReconJob:
 
 def test_writes_volume_uncertainty_sidecar_and_report(source, tmp_path, quick_sampler, t1_file):
     out = tmp_path / "out"
-    report = recon_mri(source, out / "r.nii.gz", job=job_in(out))
+    report = recon(source, out / "r.nii.gz", job=job_in(out))
     names = ["r.json", "r.nii.gz", "r_std.nii.gz", "report.html"]
     assert sorted(p.name for p in out.iterdir()) == names
     assert report.status == "done"
@@ -48,7 +48,7 @@ def test_writes_volume_uncertainty_sidecar_and_report(source, tmp_path, quick_sa
 
 
 def test_the_sidecar_tells_what_ran_and_how_good_it_is(source, tmp_path, quick_sampler):
-    recon_mri(source, tmp_path / "r.nii.gz", job=ReconJob(settings=ReconSettings(seed=5)))
+    recon(source, tmp_path / "r.nii.gz", job=ReconJob(settings=ReconSettings(seed=5)))
     record = json.loads((tmp_path / "r.json").read_text())
     made = record["MedsciProvenance"]
     assert made["Seed"] == 5
@@ -68,7 +68,7 @@ def test_equal_jobs_give_equal_bytes_in_every_file_wherever_they_lie(
     source, tmp_path, quick_sampler
 ):
     for name in ("one", "two"):
-        recon_mri(source, tmp_path / name / "r.nii.gz", job=job_in(tmp_path / name))
+        recon(source, tmp_path / name / "r.nii.gz", job=job_in(tmp_path / name))
     contents = [{k: v[0] for k, v in state_of(tmp_path / n).items()} for n in ("one", "two")]
     assert len(contents[0]) == 4
     assert contents[0] == contents[1]
@@ -77,13 +77,13 @@ def test_equal_jobs_give_equal_bytes_in_every_file_wherever_they_lie(
 def test_another_seed_gives_other_bytes(source, tmp_path, quick_sampler):
     for seed in (0, 1):
         job = ReconJob(settings=ReconSettings(seed=seed))
-        recon_mri(source, tmp_path / str(seed) / "r.nii.gz", job=job)
+        recon(source, tmp_path / str(seed) / "r.nii.gz", job=job)
     first, second = (state_of(tmp_path / n) for n in "01")
     assert all(first[name][0] != second[name][0] for name in first)
 
 
 def test_timings_only_on_request(source, tmp_path, quick_sampler):
-    recon_mri(source, tmp_path / "r.nii.gz", job=ReconJob(timings=True))
+    recon(source, tmp_path / "r.nii.gz", job=ReconJob(timings=True))
     made = json.loads((tmp_path / "r.json").read_text())["MedsciProvenance"]
     assert made["Timings"]["Seconds"] > 0
 
@@ -95,20 +95,20 @@ def test_any_existing_output_is_refused_before_the_work(source, tmp_path, quick_
     (out / name).write_text("precious")
     before = state_of(out)
     with pytest.raises(OutputExistsError, match=re.escape(name)):
-        recon_mri(source, out / "r.nii.gz", job=job_in(out))
+        recon(source, out / "r.nii.gz", job=job_in(out))
     assert state_of(out) == before
     assert quick_sampler == [], "neither loaded nor sampled"
 
 
 def test_overwrite_replaces_and_skip_leaves_alone(source, tmp_path, quick_sampler):
     out = tmp_path / "out"
-    recon_mri(source, out / "r.nii.gz", job=job_in(out))
+    recon(source, out / "r.nii.gz", job=job_in(out))
     before = state_of(out)
-    skipped = recon_mri(source, out / "r.nii.gz", job=job_in(out, existing="skip"))
+    skipped = recon(source, out / "r.nii.gz", job=job_in(out, existing="skip"))
     assert skipped.status == "skipped"
     assert state_of(out) == before
     other = job_in(out, existing="overwrite", settings=ReconSettings(seed=9))
-    recon_mri(source, out / "r.nii.gz", job=other)
+    recon(source, out / "r.nii.gz", job=other)
     after = state_of(out)
     assert set(after) == set(before)
     assert all(after[name][0] != before[name][0] for name in before)
@@ -123,27 +123,27 @@ def test_a_failure_while_writing_leaves_nothing(source, tmp_path, quick_sampler,
     monkeypatch.setattr(results, "write_report", fail)
     out = tmp_path / "out"
     with pytest.raises(OSError, match="No space"):
-        recon_mri(source, out / "r.nii.gz", job=job_in(out))
+        recon(source, out / "r.nii.gz", job=job_in(out))
     assert state_of(out) == {}
 
 
 def test_one_sample_has_no_uncertainty(source, tmp_path, quick_sampler):
     one = ReconSettings(n_samples=1)
-    recon_mri(source, tmp_path / "r.nii.gz", job=ReconJob(settings=one))
+    recon(source, tmp_path / "r.nii.gz", job=ReconJob(settings=one))
     assert not (tmp_path / "r_std.nii.gz").exists()
     with pytest.raises(UsageError, match="--std needs"):
-        recon_mri(source, tmp_path / "s.nii.gz", job=ReconJob(settings=one, std=tmp_path / "s.nii"))
+        recon(source, tmp_path / "s.nii.gz", job=ReconJob(settings=one, std=tmp_path / "s.nii"))
 
 
 def test_the_output_must_be_nifti(source, tmp_path, quick_sampler):
     with pytest.raises(UsageError, match=r"name it \*\.nii\.gz"):
-        recon_mri(source, tmp_path / "r.png")
+        recon(source, tmp_path / "r.png")
 
 
 def test_a_damaged_input_says_so_before_the_prior_is_loaded(tmp_path, kspace_of, quick_sampler):
     bad = kspace_of(tmp_path / "bad.h5", bad=True)
     with pytest.raises(InvalidInputError, match="kspace"):
-        recon_mri(bad, tmp_path / "r.nii.gz")
+        recon(bad, tmp_path / "r.nii.gz")
     assert quick_sampler == []
 
 
@@ -162,8 +162,8 @@ class TestReference:
         self, source, tmp_path, t1_file, quick_sampler
     ):
         given = self.larger(t1_file, tmp_path)
-        stored = recon_mri(source, tmp_path / "a.nii.gz").result["metrics"]
-        other = recon_mri(source, tmp_path / "b.nii.gz", job=ReconJob(reference=given))
+        stored = recon(source, tmp_path / "a.nii.gz").result["metrics"]
+        other = recon(source, tmp_path / "b.nii.gz", job=ReconJob(reference=given))
         metrics = other.result["metrics"]["reconstruction"]
         assert metrics["nrmse"] == pytest.approx(1.0, abs=0.1), "twice as bright as this truth"
         assert stored["reconstruction"]["nrmse"] < 0.05
@@ -176,7 +176,7 @@ class TestReference:
         affine[0, 3] += 0.7
         path = write_nifti(Volume(small.array, affine), tmp_path / "moved.nii.gz")
         with pytest.raises(InvalidInputError, match="does not contain the grid"):
-            recon_mri(source, tmp_path / "r.nii.gz", job=ReconJob(reference=path))
+            recon(source, tmp_path / "r.nii.gz", job=ReconJob(reference=path))
         assert not [call for call in quick_sampler if call[0] == "sample"]
 
 
@@ -194,7 +194,7 @@ class TestBatch:
         told = []
         out = tmp_path / "out"
         job = ReconJob(report=tmp_path / "pages")
-        code = recon_mri_cases(folder, out, job=job, tell=told.append)
+        code = recon_cases(folder, out, job=job, tell=told.append)
         assert code == ExitCode.SOME_CASES_FAILED
         assert [(r.case, r.status) for r in told] == [
             ("a.h5", "done"),
@@ -209,21 +209,21 @@ class TestBatch:
 
     def test_a_second_run_is_refused_as_a_whole(self, folder, tmp_path, quick_sampler):
         out = tmp_path / "out"
-        recon_mri_cases(folder, out, job=ReconJob(), tell=lambda _: None)
+        recon_cases(folder, out, job=ReconJob(), tell=lambda _: None)
         (out / "a.nii.gz").unlink()
         before, calls = state_of(out), list(quick_sampler)
         with pytest.raises(OutputExistsError, match=r"c\.nii\.gz"):
-            recon_mri_cases(folder, out, job=ReconJob(), tell=lambda _: None)
+            recon_cases(folder, out, job=ReconJob(), tell=lambda _: None)
         assert state_of(out) == before
         assert quick_sampler == calls
 
     def test_skip_existing_finishes_what_is_missing(self, folder, tmp_path, quick_sampler):
         out, told = tmp_path / "out", []
         (folder / "b.h5").unlink()
-        recon_mri_cases(folder, out, job=ReconJob(), tell=lambda _: None)
+        recon_cases(folder, out, job=ReconJob(), tell=lambda _: None)
         whole = state_of(out)
         (out / "a.nii.gz").unlink()
-        code = recon_mri_cases(folder, out, job=ReconJob(existing="skip"), tell=told.append)
+        code = recon_cases(folder, out, job=ReconJob(existing="skip"), tell=told.append)
         assert code == ExitCode.DONE
         assert [(r.case, r.status) for r in told] == [("a.h5", "done"), ("c.h5", "skipped")]
         now = state_of(out)
@@ -231,14 +231,14 @@ class TestBatch:
         assert now["c.nii.gz"] == whole["c.nii.gz"]
 
     def test_a_batch_result_equals_the_single_one(self, folder, tmp_path, quick_sampler):
-        recon_mri_cases(folder, tmp_path / "out", job=ReconJob(), tell=lambda _: None)
-        recon_mri(folder / "c.h5", tmp_path / "one" / "c.nii.gz")
+        recon_cases(folder, tmp_path / "out", job=ReconJob(), tell=lambda _: None)
+        recon(folder / "c.h5", tmp_path / "one" / "c.nii.gz")
         alone = state_of(tmp_path / "one")
         batch = state_of(tmp_path / "out")
         assert all(batch[name][0] == alone[name][0] for name in alone)
 
     def test_one_file_options_are_refused(self, folder, tmp_path, quick_sampler):
         with pytest.raises(UsageError, match="leave them out"):
-            recon_mri_cases(
+            recon_cases(
                 folder, tmp_path / "o", job=ReconJob(std=tmp_path / "s.nii"), tell=lambda _: None
             )

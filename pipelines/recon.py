@@ -1,6 +1,14 @@
-"""Undersampled k-space in, a reconstructed volume with its uncertainty and a report out."""
+"""A scan in, a reconstructed volume with its uncertainty and a report out: MRI and CT."""
 
-__all__ = ["Prior", "ReconJob", "ReconWork", "load_prior", "recon_mri", "recon_mri_cases"]
+__all__ = [
+    "PRIORS",
+    "Prior",
+    "ReconJob",
+    "ReconWork",
+    "load_prior",
+    "recon",
+    "recon_cases",
+]
 
 import dataclasses
 import functools
@@ -10,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from medsci.errors import ExitCode, UsageError
 from medsci.pipelines import Progress
@@ -19,10 +27,21 @@ from medsci.pipelines.device import choose_device, use_threads, warn_if_busy
 from medsci.pipelines.engine import LOCAL, Engine
 from medsci.pipelines.outputs import Existing, check_outputs, existing_file
 from medsci.pipelines.run import Option, Run, sidecar_of
+from medsci.pipelines.scans import Domain, read_scan
 from medsci.recon.settings import ReconSettings
+
+if TYPE_CHECKING:
+    from medsci.pipelines.recon_results import Outcome
 
 _log = logging.getLogger(__name__)
 _NIFTI = (".nii.gz", ".nii")
+
+PRIORS: dict[Domain, str] = {"mri": "brain-t1-2d", "ct": "ct-2d"}
+"""The prior that a domain takes if none is named."""
+_PATTERNS: dict[Domain, tuple[str, ...]] = {
+    "mri": ("*.h5", "*.hdf5", "*.mrd", "*.cfl", "*.npz"),
+    "ct": ("*.h5", "*.hdf5", "*.npz"),
+}
 
 
 @final
@@ -31,8 +50,9 @@ class ReconJob:
     """How to reconstruct and what to write; the same for every case of a batch.
 
     Attributes:
+        domain: `mri` or `ct`.
         settings: see `ReconSettings`; its device may be `auto` here.
-        prior: name or folder of a stored denoiser.
+        prior: name or folder of a stored denoiser; that of `PRIORS` if empty.
         report: HTML file to write; in a batch a folder that receives one for each case.
         std: uncertainty map to write; `OUT_std.nii.gz` beside the output if None and more than one
             sample is drawn.
@@ -41,24 +61,31 @@ class ReconJob:
         timings: record wall time in the sidecar, which then differs from run to run.
     """
 
+    domain: Domain = "mri"
     settings: ReconSettings = field(default_factory=ReconSettings)
-    prior: str = "brain-t1-2d"
+    prior: str = ""
     report: Path | None = None
     std: Path | None = None
     reference: Path | None = None
     existing: Existing = "refuse"
     timings: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.prior:
+            object.__setattr__(self, "prior", PRIORS[self.domain])
+
 
 @final
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """A denoiser ready to run, with the name, hash and training data that a record needs."""
+    """A denoiser ready to run, with what a record, and for CT the scaling, needs to know of it."""
 
     name: str
     sha256: str
     data: str
     denoiser: Any
+    window_hu: tuple[float, float] | None = None
+    channels: int = 2
 
 
 def load_prior(name: str, *, settings: ReconSettings) -> Prior:
@@ -71,10 +98,12 @@ def load_prior(name: str, *, settings: ReconSettings) -> Prior:
 
     info = verify_model(name)
     denoiser = load_denoiser(name, device=settings.device, precision=settings.precision)
-    return Prior(info.name, info.config.sha256, info.config.data, denoiser)
+    config = info.config
+    channels = int(getattr(config.network, "in_channels", len(config.image_channels)))
+    return Prior(info.name, config.sha256, config.data, denoiser, config.window_hu, channels)
 
 
-def recon_mri(
+def recon(
     input: str | Path,
     output: str | Path,
     *,
@@ -82,13 +111,13 @@ def recon_mri(
     prior: Prior | None = None,
     progress: Progress | None = None,
 ) -> CaseReport:
-    """Reconstruct one k-space file and write volume, uncertainty, sidecar and report.
+    """Reconstruct one scan and write volume, uncertainty, sidecar and report.
 
     Nothing is computed before all outputs are known to be writable names, and nothing appears
     under its final name before all is computed. Equal jobs give equal bytes in every file.
 
     Args:
-        input: k-space HDF5, ours or fastMRI's.
+        input: k-space or a sinogram, as the job's domain has it, in any format that can be read.
         output: the reconstruction, `.nii.gz` or `.nii`, float32, in the grid of the acquisition.
         job: see `ReconJob`.
         prior: an already loaded prior, which `job.prior` then only names.
@@ -109,17 +138,9 @@ def recon_mri(
         return CaseReport(source.name, "skipped", outputs=files)
     job = _resolved(job)
 
-    from medsci.imaging import read_kspace
-    from medsci.pipelines.recon_results import measure, on_grid, write_results
-    from medsci.recon import posterior
+    from medsci.pipelines.recon_results import write_results
 
-    kspace = read_kspace(source)
-    reference = None if job.reference is None else on_grid(job.reference, kspace)
-    if prior is None:
-        prior = load_prior(job.prior, settings=job.settings)
-        warn_if_busy()
-    drawn = posterior(kspace, prior.denoiser, settings=job.settings, progress=progress)
-    outcome = measure(drawn, kspace, reference=reference, prior_seen=prior.data)
+    outcome, prior = _reconstruct(source, job, prior=prior, progress=progress)
     seconds = time.perf_counter() - start
     write_results(
         outcome,
@@ -133,6 +154,41 @@ def recon_mri(
         _log.info("report: %s", files["report"])
     result = outcome.as_dict()
     return CaseReport(source.name, "done", outputs=files, result=result, seconds=seconds)
+
+
+def _reconstruct(
+    source: Path, job: ReconJob, *, prior: Prior | None, progress: Progress | None
+) -> "tuple[Outcome, Prior]":
+    """Read, draw samples, compare with a truth; nothing is written."""
+    from medsci.pipelines.recon_results import measure, on_grid
+
+    scan = read_scan(source, job.domain)
+    reference = None if job.reference is None else on_grid(job.reference, scan)
+    if prior is None:
+        prior = load_prior(job.prior, settings=job.settings)
+        warn_if_busy()
+    _check_channels(prior, job.domain)
+    if job.domain == "ct":
+        from medsci.recon import posterior_ct
+
+        window = prior.window_hu
+        drawn = posterior_ct(
+            scan, prior.denoiser, settings=job.settings, window_hu=window, tell=progress
+        )
+    else:
+        from medsci.recon import posterior
+
+        drawn = posterior(scan, prior.denoiser, settings=job.settings, progress=progress)
+    return measure(drawn, scan, reference=reference, prior_seen=prior.data), prior
+
+
+def _check_channels(prior: Prior, domain: Domain) -> None:
+    wanted = 1 if domain == "ct" else 2
+    if prior.channels != wanted:
+        raise UsageError(
+            f"the prior {prior.name} is of images with {prior.channels} channels and recon "
+            f"{domain} needs {wanted}; see `medsci models list` for another"
+        )
 
 
 @final
@@ -177,7 +233,7 @@ class ReconWork:
         record = json.loads(files["sidecar"].read_text(encoding="utf-8"))
         result = {
             "metrics": record["Metrics"],
-            "acceleration": record["ParallelReductionFactorInPlane"],
+            "acceleration": record.get("ParallelReductionFactorInPlane"),
             "data_misfit": record["Reconstruction"].get("relative_data_misfit"),
         }
         return CaseReport(case.input.name, "done", outputs=files, result=result)
@@ -191,10 +247,10 @@ class ReconWork:
 
     def _do(self, case: Case, job: ReconJob) -> CaseReport:
         progress = self.progress
-        return recon_mri(case.input, case.output, job=job, prior=self.prior, progress=progress)
+        return recon(case.input, case.output, job=job, prior=self.prior, progress=progress)
 
 
-def recon_mri_cases(
+def recon_cases(
     source: str | Path,
     output: str | Path,
     *,
@@ -203,7 +259,7 @@ def recon_mri_cases(
     progress: Progress | None = None,
     engine: Engine = LOCAL,
 ) -> ExitCode:
-    """Reconstruct a file, or every k-space file of a folder or glob, with one loaded prior.
+    """Reconstruct a file, or every scan of a folder or glob, with one loaded prior.
 
     In a batch the outputs of all cases are checked before the first starts, `output` is a folder,
     a case that fails is told about and the others go on. On a cluster each worker process loads
@@ -212,11 +268,12 @@ def recon_mri_cases(
     Returns:
         DONE, or SOME_CASES_FAILED.
     """
-    cases, batch = find_cases(source, Path(output), patterns=("*.h5", "*.hdf5"), suffix=".nii.gz")
+    patterns = _PATTERNS[job.domain]
+    cases, batch = find_cases(source, Path(output), patterns=patterns, suffix=".nii.gz")
     if not batch and engine.kind == "local":
         return run_cases(
             cases,
-            lambda case: recon_mri(case.input, case.output, job=job, progress=progress),
+            lambda case: recon(case.input, case.output, job=job, progress=progress),
             batch=False,
             tell=tell,
         )
@@ -284,10 +341,12 @@ def _run(job: ReconJob, source: Path, output: Path, *, prior: Prior) -> Run:
     settings = job.settings
     options: dict[str, Option] = {
         "prior": prior.name,
+        "solver": settings.solver,
         "samples": settings.n_samples,
         "steps": settings.n_steps,
         "cg": settings.n_cg,
-        "maps": settings.maps,
+        "option": ",".join(f"{name}={text}" for name, text in settings.options) or None,
+        "maps": settings.maps if job.domain == "mri" else None,
         "device": settings.device,
         "precision": settings.precision,
         "chunk": settings.chunk,
@@ -296,4 +355,6 @@ def _run(job: ReconJob, source: Path, output: Path, *, prior: Prior) -> Run:
         "std": job.std,
     }
     model = {"Name": prior.name, "Sha256": prior.sha256}
-    return Run(("recon", "mri"), source, output, settings.seed, settings.device, options, model)
+    return Run(
+        ("recon", job.domain), source, output, settings.seed, settings.device, options, model
+    )

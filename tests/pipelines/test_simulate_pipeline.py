@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from medsci.errors import InvalidInputError, OutputExistsError, UsageError
 from medsci.imaging import read_kspace, read_nifti
-from medsci.pipelines.simulate_mri import simulate_mri
+from medsci.pipelines.simulate import simulate_mri
 from medsci.recon.settings import SimulateSettings
 
 SETTINGS = SimulateSettings(acceleration=2.0, n_coils=3, noise=0.02, slices=(3, 9), seed=4)
