@@ -26,13 +26,18 @@ from medsci.recon.ct_simulation import simulate_ct
 ROWS = {
     "dds3d": (
         {},
-        {"n_steps": "25"}, {"n_steps": "80"},
-        {"consistency.n_cg": "3"}, {"consistency.n_cg": "10"}, {"consistency.n_cg": "20"},
-        {"sigma_max": "0.25"}, {"sigma_max": "1"}, {"sigma_max": "5"},
+        {"weights": "none"}, {"weights": "none", "consistency.n_cg": "10"},
+        {"tie": "0"}, {"tie": "1"}, {"tie": "3"},
+        {"n_steps": "20"}, {"n_steps": "80"},
+        {"consistency.n_cg": "10"}, {"consistency.n_cg": "60"},
+        {"sigma_max": "0.25"}, {"sigma_max": "2"},
         {"eta": "0.85"}, {"sigma_min": "0.005"},
     ),
-    "red-diff": ({}, {"lam": "0.005"}, {"lam": "0.08"}, {"lr": "0.03"}, {"lr": "0.3"}),
-    "diffpir": ({}, {"lam": "1"}, {"lam": "20"}, {"zeta": "0.3"}),
+    "red-diff": (
+        {}, {"weights": "none"}, {"lam": "0.005"}, {"lam": "0.08"}, {"lr": "0.03"},
+        {"tau": "1", "lr": "0.02", "n_steps": "200"},
+    ),
+    "diffpir": ({}, {"weights": "none"}, {"weight": "0.3"}, {"weight": "3"}, {"zeta": "1"}),
 }  # fmt: skip
 
 
@@ -48,33 +53,55 @@ def anatomy() -> Volume:
     return Volume(np.stack(slices).transpose(2, 1, 0).copy(), np.diag([1.2, 1.2, 5.0, 1.0]))
 
 
+def options_for(solver: str, changes: dict[str, str], noise: float) -> dict[str, str]:
+    """Return the options of a row; `tie` counts the tie to the prior in noise variances."""
+    asked = dict(changes)
+    if solver != "dds3d":
+        return asked
+    tie = float(asked.pop("tie", "0.2"))
+    fixed = {"consistency.rho": "0", "n_steps": "40", "consistency.n_cg": "30"}
+    return {**fixed, "prox_noise": str(tie * noise**2), **asked}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--views", nargs="*", type=int, default=[8, 24, 60])
     parser.add_argument("--solvers", nargs="*", default=["dds3d"])
     parser.add_argument("--prior", default="ct-2d")
+    parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--threads", type=int, default=None)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     prior = Slicewise(load_denoiser(options.prior), chunk=4)
     volume, result = anatomy(), {}
+    volume = volume.slab(2, 2 - options.slices // 2, 2 + (options.slices + 1) // 2)
     for views in options.views:
         scan = simulate_ct(volume, settings=SimulateCtSettings(n_views=views, seed=1))
-        encoding = encode_ct(scan, window_hu=(-1000.0, 1000.0))
+        encodings = {
+            weights: encode_ct(scan, window_hu=(-1000.0, 1000.0), weights=weights)
+            for weights in ("none", "statistical")
+        }
         for solver in options.solvers:
-            for changes in ROWS[solver]:
-                fixed = {"consistency.rho": "0", "n_steps": "40"} if solver == "dds3d" else {}
-                settings = settings_of(solver, fixed | changes)
+            for row in ROWS[solver]:
+                changes = dict(row)
+                encoding = encodings[changes.pop("weights", "statistical")]
+                settings = settings_of(
+                    solver, options_for(solver, changes, encoding.measured.noise)
+                )
                 found = solve(
-                    encoding.measured, prior, rng=Rng(5, range(4)), method=solver, settings=settings
+                    encoding.measured,
+                    prior,
+                    rng=Rng(5, range(scan.n_slices)),
+                    method=solver,
+                    settings=settings,
                 )
                 error = encoding.window.to_hu(found.image).numpy() - scan.reference
                 each = 20 * np.log10(2000.0 / np.sqrt((error**2).mean(axis=(1, 2))))
                 misfit = encoding.measured.misfit(found.image)
-                name = f"{views} {solver} {changes}"
+                name = f"{views} {solver} {row}"
                 result[name] = float(each.mean())
-                print(f"{name:50s} {each.mean():6.2f} dB  {np.round(each, 1)}  misfit {misfit:.2f}",
+                print(f"{name:72s} {each.mean():6.2f} dB  {np.round(each, 1)}  misfit {misfit:.2f}",
                       flush=True)  # fmt: skip
     print("RESULT " + json.dumps(result))
 

@@ -8,8 +8,8 @@ slices only.
 
 CT: 8 views over 180 degrees, or 90 views over 90 degrees; 91 bins of one pixel; white noise of 1 %
 of the largest datum. MRI: 8 of 64 lines, 4 of them in the centre, with one coil or with 4 at the
-corners; complex images whose texture is shared by real and imaginary part (0.06 in magnitude);
-white noise of 0.01 in both parts of every sample.
+corners; complex images, each phantom with a smooth phase of its own, whose texture is shared by
+real and imaginary part (0.06 in magnitude); white noise of 0.01 in both parts of every sample.
 """
 
 import math
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from medsci.core import Path
 from medsci.core.check.stationary_mixture import StationaryMixtureOracle, real_rows
+from medsci.data.phase import smooth_phase
 from medsci.imaging.beam import ImageGrid, ParallelBeam
 from medsci.inverse.measurement import Measurement
 from medsci.operators import CartesianMriOp, conjugate_gradient
@@ -69,7 +70,8 @@ def prior_of(kind: str, *, seed: int = 0) -> StationaryMixtureOracle:
     power = (1.0 + (frequency[:, None] ** 2 + frequency**2) / 16.0) ** -1.5
     variance = TEXTURE**2
     if kind.startswith("mri"):
-        means = torch.cat([means, torch.zeros_like(means)], dim=1)
+        phase = torch.from_numpy(_phases(seed))
+        means = torch.cat([means * phase.cos(), means * phase.sin()], dim=1)
         variance = variance / 2.0
     spectrum = torch.from_numpy(power * (variance / power.mean())).float()
     return StationaryMixtureOracle(PATH, means, spectrum=spectrum)
@@ -172,6 +174,13 @@ class _Constant:
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
         return torch.full_like(x, 0.5) + 0.0 * x
+
+
+def _phases(seed: int) -> np.ndarray:
+    """Return the smooth phase of every component's mean, as a scanner leaves it."""
+    rng = np.random.default_rng([seed, 1])
+    drawn = [smooth_phase((SIZE, SIZE), generator=rng) for _ in range(N_COMPONENTS)]
+    return np.stack(drawn)[:, None]
 
 
 def _texture(prior: StationaryMixtureOracle, n: int, generator: torch.Generator) -> Tensor:

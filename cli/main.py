@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 import medsci
-from medsci.cli import convert, data, doctor, models, recon, train
+from medsci.cli import convert, data, doctor, models, recon, restore, train
 from medsci.cli.talk import Talk
 from medsci.errors import ExitCode
 from medsci.pipelines.failure import explain
@@ -30,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(recon.app, name="recon")
+app.command(name="restore")(restore.restore)
 app.command(name="convert")(convert.convert)
 app.command(name="train")(train.train)
 app.add_typer(models.app, name="models")

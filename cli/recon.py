@@ -255,9 +255,10 @@ def _run(
 
 
 def _options(words: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """Take NAME=VALUE apart; commas join several, as a record of a run has them."""
     pairs = []
-    for word in words or []:
-        name, equals, text = word.partition("=")
+    for word in (part for given in words or [] for part in given.split(",")):
+        name, equals, text = (piece.strip() for piece in word.partition("="))
         if not (name and equals and text):
             raise UsageError(f"--option is {word!r}; give NAME=VALUE, for example n_steps=50")
         pairs.append((name, text))

@@ -2,20 +2,39 @@
 
 __all__ = ["ConvertOptions", "convert"]
 
+import difflib
 import logging
+import tempfile
 import time
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from medsci.errors import InvalidInputError, UsageError
 from medsci.pipelines.cases import CaseReport
 from medsci.pipelines.outputs import Existing, check_outputs, staged
 from medsci.pipelines.scans import domain_of
 
+if TYPE_CHECKING:
+    from medsci.imaging import SinogramLayout
+
 _log = logging.getLogger(__name__)
 _HDF5, _NIFTI = (".h5", ".hdf5"), (".nii", ".nii.gz")
+_ENDINGS = {"kspace": (*_HDF5, ".cfl"), "sinogram": _HDF5, "projections": _HDF5, "image": _NIFTI}
+_USES = {  # options -> the kinds of input they are for
+    "spacing_mm": ("kspace",),
+    "crop": ("kspace",),
+    "select": ("kspace",),
+    "names": ("kspace",),
+    "maps": ("kspace",),
+    "whiten": ("kspace",),
+    "geometry": ("sinogram",),
+    "series_uid": ("image",),
+    "every": ("projections",),
+}
+_CT_PD_TAG = b"\x29\x70\x10\x10"  # (7029,1010), NumberofDetectorRows
 
 
 @final
@@ -57,67 +76,101 @@ def convert(
 ) -> CaseReport:
     """Convert one file or DICOM folder; geometry comes along, names of patients do not.
 
-    k-space (fastMRI, ISMRMRD, BART, npz, HDF5) becomes our HDF5 (`.h5`) or BART (`.cfl`);
-    sinograms (plain arrays, a folder of DICOM-CT-PD) become our HDF5; a folder of DICOM images
-    becomes NIfTI.
+    k-space (fastMRI, ISMRMRD, BART, npz, HDF5) becomes our HDF5 (`.h5`) or BART (`.cfl`, with a
+    `.hdr` and, where there are coil maps, a pair `NAME_maps`); sinograms (plain arrays, a folder of
+    DICOM-CT-PD) become our HDF5; a folder of DICOM images becomes NIfTI.
 
     Raises:
         InvalidInputError: the input is not what its kind should be.
-        UsageError: that kind is not written in the form the output's name asks for.
+        UsageError: that kind is not written in the form the output's name asks for, or an option
+            is for another kind.
         OutputExistsError: the output exists and is not to be replaced.
     """
     start = time.perf_counter()
     options = ConvertOptions() if options is None else options
     source, target = Path(input), Path(output)
     if not source.exists():
-        raise InvalidInputError(f"{source} does not exist; check the name and the folder")
-    write = _writer(target, _kind(source, options))
-    files = {"converted": target}
-    if target.suffix == ".cfl":
-        files["header"] = target.with_suffix(".hdr")
+        raise InvalidInputError(f"the input {source} does not exist; check its name")
+    kind = _kind(source, options)
+    _check_uses(kind, options)
+    _check_name(target, kind)
+    files = _files(target)
     if not check_outputs(list(files.values()), inputs=[source], existing=existing):
         return CaseReport(source.name, "skipped", outputs=files)
-    found = write(source, options)
-    with staged(list(files.values()), overwrite=existing != "refuse") as places:
-        found[1](places[target])
-        if "header" in files:
-            places[target].with_suffix(".hdr").replace(places[files["header"]])
-    _log.info("wrote %s: %r", target, found[0])
+    found, write = _READERS[kind](source, options)
+    if target.suffix == ".cfl" and found.maps is not None:
+        files = _files(target.with_name(f"{target.stem}_maps.cfl"), "maps") | files
+        check_outputs(list(files.values()), inputs=[source], existing=existing)
+    _write_all(list(files.values()), write, overwrite=existing != "refuse")
+    _log.info("wrote %s: %r", target, found)
     seconds = time.perf_counter() - start
-    result = {"content": repr(found[0])}
-    return CaseReport(source.name, "done", outputs=files, result=result, seconds=seconds)
+    return CaseReport(
+        source.name, "done", outputs=files, result={"content": repr(found)}, seconds=seconds
+    )
 
 
 _Found = tuple[Any, Callable[[Path], Any]]
+"""What was read, and what writes it to a path."""
+
+
+def _files(target: Path, name: str = "converted") -> dict[str, Path]:
+    """Name the files that one path stands for, the main one last."""
+    header = {f"{name}_header": target.with_suffix(".hdr")} if target.suffix == ".cfl" else {}
+    return {**header, name: target}
+
+
+def _write_all(files: list[Path], write: Callable[[Path], Any], *, overwrite: bool) -> None:
+    """Write the main file, the last, and what its writer puts beside it: all of them or none."""
+    with staged(files, overwrite=overwrite) as places:
+        folder = places[files[-1]].parent
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as room:
+            write(Path(room) / files[-1].name)
+            for file in files:
+                (Path(room) / file.name).replace(places[file])
 
 
 def _kind(source: Path, options: ConvertOptions) -> str:
+    """Tell what the input is: what was said, else what it looks like."""
+    if source.is_dir():
+        looks = "projections" if _is_ct_pd(source) else "image"
+        return "projections" if options.kind == "sinogram" else looks
     if options.kind != "auto":
         return options.kind
-    if source.is_dir():
-        return "projections" if _is_ct_pd(source) else "image"
-    return "sinogram" if domain_of(source) == "ct" else "kspace"
+    return "sinogram" if options.geometry or domain_of(source) == "ct" else "kspace"
 
 
 def _is_ct_pd(folder: Path) -> bool:
-    """Look for the private tag of projection data near the start of the first file."""
-    first = next((path for path in sorted(folder.iterdir()) if path.is_file()), None)
-    if first is None:
-        raise InvalidInputError(f"{folder} holds no files; give a folder of DICOM files")
-    with first.open("rb") as stream:
-        return b"\x29\x70\x10\x10" in stream.read(1 << 16)
+    """Look for the private tag of projection data near the start of the first DICOM file."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            with path.open("rb") as stream:
+                start = stream.read(1 << 16)
+            if start[128:132] == b"DICM":
+                return _CT_PD_TAG in start
+    return False
 
 
-def _writer(target: Path, kind: str) -> Callable[[Path, ConvertOptions], _Found]:
-    endings = {"kspace": (*_HDF5, ".cfl"), "sinogram": _HDF5, "projections": _HDF5, "image": _NIFTI}
-    if not target.name.endswith(endings[kind]):
+def _check_uses(kind: str, options: ConvertOptions) -> None:
+    """Refuse options that this kind of input has no use for, rather than ignore them."""
+    plain = ConvertOptions()
+    changed = [
+        name
+        for name in _USES
+        if getattr(options, name) != getattr(plain, name) and kind not in _USES[name]
+    ]
+    if changed:
+        raise UsageError(
+            f"{changed[0]} is for {' or '.join(_USES[changed[0]])}, and the input is {kind}; leave "
+            "it out, or say --kind"
+        )
+
+
+def _check_name(target: Path, kind: str) -> None:
+    if not target.name.endswith(_ENDINGS[kind]):
         raise UsageError(
             f"the output is {target.name}, and the input is {kind}, which is written as "
-            f"{' or '.join(endings[kind])}; name it so, or say --kind"
+            f"{' or '.join(_ENDINGS[kind])}; name it so, or say --kind"
         )
-    if kind == "image":
-        return _image
-    return _kspace if kind == "kspace" else _sinogram
 
 
 def _kspace(source: Path, options: ConvertOptions) -> _Found:
@@ -134,42 +187,47 @@ def _kspace(source: Path, options: ConvertOptions) -> _Found:
     )
 
     def write(place: Path) -> None:
-        if place.suffix == ".cfl":
-            write_bart(kspace, place, overwrite=True)
-        else:
-            write_kspace(kspace, place, overwrite=True)
+        (write_bart if place.suffix == ".cfl" else write_kspace)(kspace, place)
 
     return kspace, write
 
 
 def _sinogram(source: Path, options: ConvertOptions) -> _Found:
-    from medsci.imaging import read_dicom_ct_pd, read_sinogram, write_sinogram
+    from medsci.imaging import read_sinogram, write_sinogram
 
-    if source.is_dir():
-        scan = read_dicom_ct_pd(source, every=options.every)
-    else:
-        scan = read_sinogram(source, layout=_layout(options.geometry))
-    return scan, lambda place: write_sinogram(scan, place, overwrite=True)
+    scan = read_sinogram(source, layout=_layout(options.geometry))
+    return scan, lambda place: write_sinogram(scan, place)
 
 
-def _layout(given: dict[str, str]) -> Any:
-    import dataclasses
+def _projections(source: Path, options: ConvertOptions) -> _Found:
+    from medsci.imaging import read_dicom_ct_pd, write_sinogram
 
+    scan = read_dicom_ct_pd(source, every=options.every)
+    return scan, lambda place: write_sinogram(scan, place)
+
+
+def _layout(given: dict[str, str]) -> "SinogramLayout | None":
+    """Build the layout of plain arrays from fields written as text."""
     from medsci.imaging import SinogramLayout
 
     if not given:
         return None
-    kinds = {f.name: str(f.type) for f in dataclasses.fields(SinogramLayout)}
-    unknown = sorted(set(given) - set(kinds))
+    kinds = {
+        name: typing.get_args(kind) for name, kind in typing.get_type_hints(SinogramLayout).items()
+    }
+    unknown = [name for name in given if name not in kinds]
     if unknown:
-        raise UsageError(f"geometry has no {unknown[0]!r}; it has {', '.join(kinds)}")
+        near = difflib.get_close_matches(unknown[0], kinds, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(kinds)}"
+        raise UsageError(f"a sinogram's geometry has no {unknown[0]!r}; {hint}")
     values: dict[str, Any] = {}
     for name, text in given.items():
+        number = next((kind for kind in (int, float) if kind in kinds[name]), str)
         try:
-            number = "int" if "int" in kinds[name] else "float" if "float" in kinds[name] else ""
-            values[name] = {"int": int, "float": float}[number](text) if number else text
+            values[name] = number(text)
         except ValueError as error:
-            raise UsageError(f"{name}={text} came; {name} is a number") from error
+            wanted = "a whole number" if number is int else "a number"
+            raise UsageError(f"{name}={text} came; {name} is {wanted}") from error
     return SinogramLayout(**values)
 
 
@@ -177,4 +235,12 @@ def _image(source: Path, options: ConvertOptions) -> _Found:
     from medsci.imaging import read_dicom_series, write_nifti
 
     volume = read_dicom_series(source, series_uid=options.series_uid)
-    return volume, lambda place: write_nifti(volume, place, overwrite=True)
+    return volume, lambda place: write_nifti(volume, place)
+
+
+_READERS: dict[str, Callable[[Path, ConvertOptions], _Found]] = {
+    "kspace": _kspace,
+    "sinogram": _sinogram,
+    "projections": _projections,
+    "image": _image,
+}

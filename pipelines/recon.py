@@ -32,6 +32,7 @@ from medsci.recon.settings import ReconSettings
 
 if TYPE_CHECKING:
     from medsci.pipelines.recon_results import Outcome
+    from medsci.recon.drawing import Posterior
 
 _log = logging.getLogger(__name__)
 _NIFTI = (".nii.gz", ".nii")
@@ -161,34 +162,53 @@ def _reconstruct(
 ) -> "tuple[Outcome, Prior]":
     """Read, draw samples, compare with a truth; nothing is written."""
     from medsci.pipelines.recon_results import measure, on_grid
+    from medsci.recon.drawing import walk_of
 
+    walk_of(job.settings)  # a wrong option ends the run before the work
     scan = read_scan(source, job.domain)
     reference = None if job.reference is None else on_grid(job.reference, scan)
     if prior is None:
-        prior = load_prior(job.prior, settings=job.settings)
+        prior = _prior_of(job)
         warn_if_busy()
-    _check_channels(prior, job.domain)
-    if job.domain == "ct":
-        from medsci.recon import posterior_ct
-
-        window = prior.window_hu
-        drawn = posterior_ct(
-            scan, prior.denoiser, settings=job.settings, window_hu=window, tell=progress
-        )
-    else:
-        from medsci.recon import posterior
-
-        drawn = posterior(scan, prior.denoiser, settings=job.settings, progress=progress)
+    draw = _posterior_ct if job.domain == "ct" else _posterior_mri
+    drawn = draw(scan, prior, job.settings, progress=progress)
     return measure(drawn, scan, reference=reference, prior_seen=prior.data), prior
 
 
-def _check_channels(prior: Prior, domain: Domain) -> None:
-    wanted = 1 if domain == "ct" else 2
+def _posterior_mri(
+    scan: Any, prior: Prior, settings: ReconSettings, *, progress: Progress | None
+) -> "Posterior":
+    from medsci.recon import posterior
+
+    return posterior(scan, prior.denoiser, settings=settings, progress=progress)
+
+
+def _posterior_ct(
+    scan: Any, prior: Prior, settings: ReconSettings, *, progress: Progress | None
+) -> "Posterior":
+    from medsci.recon import posterior_ct
+
+    window = prior.window_hu
+    return posterior_ct(
+        scan, prior.denoiser, settings=settings, window_hu=window, progress=progress
+    )
+
+
+def _prior_of(job: ReconJob) -> Prior:
+    """Load the prior of a job and refuse one of other images than its domain's."""
+    prior = load_prior(job.prior, settings=job.settings)
+    wanted = 1 if job.domain == "ct" else 2
     if prior.channels != wanted:
         raise UsageError(
-            f"the prior {prior.name} is of images with {prior.channels} channels and recon "
-            f"{domain} needs {wanted}; see `medsci models list` for another"
+            f"the prior {prior.name} is of images with {prior.channels} channels, and recon "
+            f"{job.domain} needs {wanted}; see 'medsci models list' for another"
         )
+    if job.domain == "ct" and prior.window_hu is None:
+        raise UsageError(
+            f"the prior {prior.name} does not say which Hounsfield units it knows as 0 and 1; it "
+            "is not of CT, or its config.json lacks window_hu"
+        )
+    return prior
 
 
 @final
@@ -214,7 +234,7 @@ class ReconWork:
         use_threads(self.n_threads)
         if self.n_threads is None:
             warn_if_busy()
-        return load_prior(self.job.prior, settings=_resolved(self.job).settings)
+        return _prior_of(_resolved(self.job))
 
     def __call__(self, case: Case) -> CaseReport:
         """Reconstruct one case."""

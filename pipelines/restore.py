@@ -21,7 +21,7 @@ from medsci.recon.restore_settings import PriorUnits, RestoreSettings
 
 if TYPE_CHECKING:
     from medsci.imaging import Volume
-    from medsci.recon.restore import Restored
+    from medsci.recon.restoration import Restored
 
 _log = logging.getLogger(__name__)
 _NIFTI = (".nii.gz", ".nii")
@@ -127,7 +127,7 @@ def restore_file(
     job = _resolved(job)
 
     from medsci.imaging import read_nifti
-    from medsci.recon.restore import restore
+    from medsci.recon.restoration import restore
 
     volume = read_nifti(source)
     mask = None if job.mask is None else read_nifti(job.mask)
@@ -145,7 +145,7 @@ def restore_file(
     )
     scores = _scores(found, volume, reference)
     seconds = time.perf_counter() - start
-    record = {"Metrics": scores} if scores else {}
+    record: dict[str, Any] = {"Metrics": scores} if scores else {}
     if job.mask is not None:
         record["Mask"] = {"Name": job.mask.name, "Sha256": sha256_of(job.mask)}
     _write(

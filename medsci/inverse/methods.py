@@ -5,6 +5,7 @@ __all__ = ["METHODS", "Method", "method_of", "options_of", "settings_of", "solve
 import dataclasses
 import difflib
 import importlib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ class Method:
     """A solver and what to know when choosing it.
 
     Attributes:
-        module: where it lives, below `medsci.inverse`.
+        module: where it lives, below `medsci.inverse.solvers`.
         function: its name there.
         settings: the name of its settings there.
         samples: whether runs with other seeds are samples, whose spread says something.
@@ -41,7 +42,7 @@ class Method:
 
     def load(self) -> tuple[Any, type]:
         """Return the function and the class of its settings."""
-        module = importlib.import_module(f"medsci.inverse.{self.module}")
+        module = importlib.import_module(f"medsci.inverse.solvers.{self.module}")
         return getattr(module, self.function), getattr(module, self.settings)
 
 
@@ -84,6 +85,8 @@ METHODS: dict[str, Method] = {
     ),
 }  # fmt: skip
 """Name on the command line -> method."""
+
+_PLAIN = (int, float, bool, type(None))
 
 
 def solve(
@@ -131,13 +134,12 @@ def method_of(name: str) -> Method:
 
 
 def options_of(method: str) -> dict[str, Any]:
-    """Return the options of a method with their defaults; those that are tables are left out."""
+    """Return the options of a method that can be written as text, with their defaults.
+
+    Those of a table within the settings have dotted names, such as `consistency.n_cg`.
+    """
     _, kind = method_of(method).load()
-    return {
-        f.name: f.default if f.default is not dataclasses.MISSING else None
-        for f in dataclasses.fields(kind)
-        if _is_plain(typing.get_type_hints(kind)[f.name])
-    }
+    return {name: _value(kind(), name) for name in _hints(kind)}
 
 
 def settings_of(method: str, options: Mapping[str, str], *, base: Any = None) -> Any:
@@ -146,34 +148,60 @@ def settings_of(method: str, options: Mapping[str, str], *, base: Any = None) ->
     Args:
         method: a name of `METHODS`.
         options: `name -> text`, for instance `{"n_steps": "50"}`; `consistency.n_cg` reaches into
-            a table.
+            a table. They are checked together, so their order does not matter.
         base: settings to start from; the defaults if None.
 
     Raises:
         UsageError: an option is unknown, or its text is no value of its type or range.
     """
     _, kind = method_of(method).load()
-    settings = kind() if base is None else base
-    for name, text in options.items():
-        settings = _with(settings, name.replace("-", "_"), text=text, method=method)
+    hints = _hints(kind)
+    values: dict[str, Any] = {}
+    for given, text in options.items():
+        name = given.replace("-", "_")
+        if name not in hints:
+            raise UsageError(f"{method} has no option {given!r}; {_nearest(name, hints)}")
+        values[name] = _parsed(text, hints[name], name=name)
+    try:
+        return _changed(kind() if base is None else base, values)
+    except ValueError as error:
+        raise UsageError(f"{method}: {error}") from error
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return name -> type of every field that text can fill, tables flattened."""
+    found: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            found |= {f"{name}.{inner}": h for inner, h in _hints(hint).items()}
+        elif all(k in _PLAIN or get_origin(k) is Literal for k in _choices(hint)):
+            found[name] = hint
+    return found
+
+
+def _value(settings: Any, name: str) -> Any:
+    for part in name.split("."):
+        settings = getattr(settings, part)
     return settings
 
 
-def _with(settings: Any, name: str, *, text: str, method: str) -> Any:
-    head, _, rest = name.partition(".")
-    hints = typing.get_type_hints(type(settings))
-    if head not in hints:
-        near = difflib.get_close_matches(head, hints, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(hints))}"
-        raise UsageError(f"{method} has no option {head!r}; {hint}")
-    if rest:
-        value = _with(getattr(settings, head), rest, text=text, method=method)
-    else:
-        value = _parsed(text, hints[head], name=name)
-    try:
-        return dataclasses.replace(settings, **{head: value})
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    """Suggest an option; a name that lacks its table is found too."""
+    whole = {known_name.rpartition(".")[2]: known_name for known_name in reversed(list(known))}
+    near = difflib.get_close_matches(name, [*whole, *known], n=1)
+    return f"did you mean {whole.get(near[0], near[0])}?" if near else f"it has {', '.join(known)}"
+
+
+def _changed(settings: Any, values: Mapping[str, Any]) -> Any:
+    """Replace fields, all at once: two may only fit each other."""
+    here = {name: value for name, value in values.items() if "." not in name}
+    tables: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        head, dot, rest = name.partition(".")
+        if dot:
+            tables.setdefault(head, {})[rest] = value
+    below = {head: _changed(getattr(settings, head), part) for head, part in tables.items()}
+    return dataclasses.replace(settings, **here, **below)
 
 
 def _parsed(text: str, hint: Any, *, name: str) -> Any:
@@ -186,23 +214,22 @@ def _parsed(text: str, hint: Any, *, name: str) -> Any:
             return text
         if kind in (int, float):
             try:
-                return kind(text)
+                number = kind(text)
             except ValueError:
                 continue
-    wanted = " or ".join(
-        "/".join(map(str, get_args(k)))
-        if get_origin(k) is Literal
-        else getattr(k, "__name__", str(k))
-        for k in _choices(hint)
-    )
+            if not math.isnan(number):  # it would slip through checks of a range
+                return number
+    wanted = " or ".join(_spelt(kind) for kind in _choices(hint))
     raise UsageError(f"{name}={text} came; {name} takes {wanted}")
+
+
+def _spelt(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    words = {int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
+    return words[kind]
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
     union = get_origin(hint) in (typing.Union, types.UnionType)
     return get_args(hint) if union else (hint,)
-
-
-def _is_plain(hint: Any) -> bool:
-    plain = (int, float, bool, type(None))
-    return all(kind in plain or get_origin(kind) is Literal for kind in _choices(hint))

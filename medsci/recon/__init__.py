@@ -5,16 +5,21 @@ __all__ = [
     "Encoding",
     "HuWindow",
     "Posterior",
+    "PriorUnits",
     "ReconSettings",
+    "RestoreSettings",
+    "Restored",
     "SimulateCtSettings",
     "SimulateSettings",
     "UnitsWarning",
     "birdcage_maps",
     "cartesian_mask",
+    "correct_bias",
     "edge_noise_covariance",
     "encode",
     "encode_ct",
     "estimate_maps",
+    "estimate_noise",
     "fbp_hu",
     "l1_wavelet",
     "least_squares_cg",
@@ -25,10 +30,12 @@ __all__ = [
     "prewhiten_kspace",
     "reconstruct",
     "reconstruct_ct",
+    "restore",
     "sense_cg",
     "simulate_ct",
     "simulate_kspace",
     "total_variation",
+    "weighted",
     "zero_filled",
 ]
 
@@ -41,8 +48,10 @@ if TYPE_CHECKING:
         least_squares_cg,
         sense_cg,
         total_variation,
+        weighted,
         zero_filled,
     )
+    from medsci.recon.bias_field import correct_bias
     from medsci.recon.coils import birdcage_maps, estimate_maps, low_resolution_phase
     from medsci.recon.ct_encoding import CtEncoding, encode_ct, fbp_hu
     from medsci.recon.ct_sampling import posterior_ct, reconstruct_ct
@@ -53,6 +62,9 @@ if TYPE_CHECKING:
     from medsci.recon.hounsfield import HuWindow, UnitsWarning
     from medsci.recon.masks import cartesian_mask
     from medsci.recon.prewhitening import edge_noise_covariance, prewhiten, prewhiten_kspace
+    from medsci.recon.restoration import Restored, restore
+    from medsci.recon.restore_noise import estimate_noise
+    from medsci.recon.restore_settings import PriorUnits, RestoreSettings
     from medsci.recon.sampling import posterior, reconstruct
     from medsci.recon.settings import ReconSettings, SimulateSettings
     from medsci.recon.simulate import simulate_kspace
@@ -62,16 +74,21 @@ _HOMES = {
     "Encoding": "encoding",
     "HuWindow": "hounsfield",
     "Posterior": "drawing",
+    "PriorUnits": "restore_settings",
     "ReconSettings": "settings",
+    "RestoreSettings": "restore_settings",
+    "Restored": "restoration",
     "SimulateCtSettings": "ct_settings",
     "SimulateSettings": "settings",
     "UnitsWarning": "hounsfield",
     "birdcage_maps": "coils",
     "cartesian_mask": "masks",
+    "correct_bias": "bias_field",
     "edge_noise_covariance": "prewhitening",
     "encode": "encoding",
     "encode_ct": "ct_encoding",
     "estimate_maps": "coils",
+    "estimate_noise": "restore_noise",
     "fbp_hu": "ct_encoding",
     "l1_wavelet": "baselines",
     "least_squares_cg": "baselines",
@@ -82,10 +99,12 @@ _HOMES = {
     "prewhiten_kspace": "prewhitening",
     "reconstruct": "sampling",
     "reconstruct_ct": "ct_sampling",
+    "restore": "restoration",
     "sense_cg": "baselines",
     "simulate_ct": "ct_simulation",
     "simulate_kspace": "simulate",
     "total_variation": "baselines",
+    "weighted": "baselines",
     "zero_filled": "baselines",
 }
 

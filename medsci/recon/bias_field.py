@@ -25,7 +25,7 @@ from medsci.core import Rng, Slicewise
 from medsci.errors import InvalidInputError
 from medsci.imaging import Volume
 from medsci.metrics import head_mask
-from medsci.recon.restore import Restored, as_type_of, check_volume, mmse
+from medsci.recon.restoration import Restored, as_type_of, check_volume, mmse
 from medsci.recon.restore_problem import RealImages, Slices, slices_of
 from medsci.recon.restore_settings import PriorUnits, RestoreSettings
 

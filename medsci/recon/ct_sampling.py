@@ -6,6 +6,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from medsci.imaging import Volume
@@ -31,13 +32,13 @@ def default_ct_walk(n_views: int, *, slice_spacing_mm: float = 1.0) -> Dds3dSett
     """Return the walk of dds3d tuned on simulated trunks and heads, never on a test subject.
 
     Args:
-        n_views: views over half a turn; few need more steps and more CG steps.
+        n_views: views over half a turn; few need more steps.
         slice_spacing_mm: the coupling between slices weakens with their distance beyond 1 mm.
     """
-    steps, n_cg = (50, 10) if n_views < 16 else (40, 10)
+    threshold = 0.02 * min(1.0, 1.0 / slice_spacing_mm)
     return Dds3dSettings(
-        n_steps=steps,
-        consistency=AdmmTvSettings(n_cg=n_cg, threshold=0.02 * min(1.0, 1.0 / slice_spacing_mm)),
+        n_steps=50 if n_views < 16 else 40,
+        consistency=AdmmTvSettings(n_cg=10, threshold=threshold),
     )
 
 
@@ -47,7 +48,7 @@ def posterior_ct(
     *,
     settings: ReconSettings | None = None,
     window_hu: tuple[float, float] | None = None,
-    tell: Tell | None = None,
+    progress: Tell | None = None,
 ) -> Posterior:
     """Draw samples of the volume given its sinogram.
 
@@ -57,7 +58,7 @@ def posterior_ct(
         settings: see `ReconSettings`; `maps` does not matter here.
         window_hu: the Hounsfield units that the prior knows as 0 and 1; as its model card says if
             None.
-        tell: called as `tell(done, total, text)`.
+        progress: called as `progress(done, total, text)`.
 
     Returns:
         Volumes in Hounsfield units.
@@ -73,8 +74,8 @@ def posterior_ct(
     settings = ReconSettings() if settings is None else settings
     denoiser = denoiser_of(prior, settings)
     window = _window_of(prior) if window_hu is None else window_hu
-    if tell is not None:
-        tell(0, 1, "projector")
+    if progress is not None:
+        progress(0, 1, "projector")
     encoding = encode_ct(sinogram, window_hu=window, device=settings.device)
     spacing = float(np.linalg.norm(sinogram.affine[:3, sinogram.axes[0]]))
     base = None
@@ -87,7 +88,7 @@ def posterior_ct(
         settings=settings,
         walk=walk,
         view=prior_view(sinogram),
-        tell=tell,
+        tell=progress,
     )
     info = _info(encoding, samples, settings=settings, walk=walk) | {"network_calls": n_calls}
     return _summary(encoding, samples, info)
@@ -98,10 +99,10 @@ def reconstruct_ct(
     prior: nn.Module | str | FilePath = "ct-2d",
     *,
     settings: ReconSettings | None = None,
-    tell: Tell | None = None,
+    progress: Tell | None = None,
 ) -> Volume:
     """Return the mean of posterior samples as a volume; see `posterior_ct` for the rest."""
-    return posterior_ct(sinogram, prior, settings=settings, tell=tell).mean
+    return posterior_ct(sinogram, prior, settings=settings, progress=progress).mean
 
 
 def _window_of(prior: nn.Module | str | FilePath) -> tuple[float, float]:
@@ -117,14 +118,12 @@ def _info(
     encoding: CtEncoding, samples: Tensor, *, settings: ReconSettings, walk: Any
 ) -> dict[str, Any]:
     scan = encoding.sinogram
-    angles = np.degrees(np.unwrap(np.sort(scan.beam.angles)))
-    step = float(np.median(np.diff(angles))) if len(angles) > 1 else 0.0
     return {
         "method": settings.solver,
         "samples": settings.n_samples,
         **plain_settings(walk),
         "n_views": scan.n_angles,
-        "span_degrees": round(float(angles[-1] - angles[0]) + step, 6),
+        "span_degrees": _span_deg(scan.beam.angles),
         "n_bins": scan.beam.n_bins,
         "slices": scan.n_slices,
         "window_hu": [encoding.window.lo, encoding.window.hi],
@@ -136,6 +135,14 @@ def _info(
         "precision": settings.precision,
         "device": settings.device,
     }
+
+
+def _span_deg(angles: Float64[np.ndarray, " n_angles"]) -> float:
+    """Return the part of the circle that views cover: all but the largest gap, plus one step."""
+    places = np.unique(np.round(np.degrees(angles), 6) % 360.0)
+    gaps = np.sort(np.diff(places, append=places[0] + 360.0))
+    step = float(np.median(gaps[:-1])) if len(gaps) > 1 else 0.0
+    return round(360.0 - float(gaps[-1]) + step, 6)
 
 
 def _summary(encoding: CtEncoding, samples: Tensor, info: dict[str, Any]) -> Posterior:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medsci.core import Rng, Slicewise, mix64
+from medsci.errors import UsageError
 from medsci.imaging import Volume
 from medsci.inverse.measurement import Measurement
 from medsci.inverse.methods import options_of, settings_of, solve
@@ -69,10 +70,16 @@ def walk_of(settings: ReconSettings, *, base: Any = None) -> Any:
     """
     known = options_of(settings.solver)
     asked: dict[str, str] = {}
-    if settings.n_steps is not None:
-        asked["n_steps"] = str(settings.n_steps)
-    if settings.n_cg is not None:
-        asked["n_cg" if "n_cg" in known else "consistency.n_cg"] = str(settings.n_cg)
+    for option, value, names in (
+        ("n_steps", settings.n_steps, ("n_steps", "n_iter")),
+        ("n_cg", settings.n_cg, ("n_cg", "consistency.n_cg")),
+    ):
+        if value is None:
+            continue
+        name = next((name for name in names if name in known), None)
+        if name is None:
+            raise UsageError(f"{option}={value} came and {settings.solver} has none; leave it out")
+        asked[name] = str(value)
     return settings_of(settings.solver, asked | dict(settings.options), base=base)
 
 

@@ -63,7 +63,7 @@ class RestoreSettings:
         method: a solver of `medsci.inverse.methods`; `mmse` (denoise), `spline` (superres), `n4` or
             `prior` (bias). If None the task's own: `mmse`, `n4`, `dds3d`, or `spline` where one
             sample of thinner slices is asked for: a prior of single slices knows nothing across
-            them, and was 1.5 to 2 dB worse there.
+            them, and was 2 dB worse there.
         n_samples: restorations drawn; the result is their mean, their spread the uncertainty.
         n_steps: network calls per slice and sample; the method's default if None.
         noise: standard deviation of the noise in units of the image; estimated if None.

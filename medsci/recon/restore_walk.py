@@ -4,8 +4,8 @@ __all__ = ["walk_of"]
 
 from typing import Any
 
-from medsci.inverse.admm_tv import AdmmTvSettings
-from medsci.inverse.dds3d import Dds3dSettings
+from medsci.inverse.solvers.admm_tv import AdmmTvSettings
+from medsci.inverse.solvers.dds3d import Dds3dSettings
 from medsci.recon.restore_problem import Problem
 from medsci.recon.restore_settings import RestoreSettings, Task
 
@@ -23,8 +23,10 @@ def walk_of(
     """Return the settings of the chosen method.
 
     Those of `dds3d` depend on the task: a hole starts from pure noise, where other tasks have an
-    estimate to start from; the tie to the prior's estimate is the variance of the noise; coupling
-    between slices weakens with their distance beyond 1 mm. Other methods take their own defaults.
+    estimate to start from. The tie to the prior's estimate is the variance of the noise, but none
+    for super-resolution unless the noise was given: the finest details of large voxels are anatomy,
+    and an estimate from them is too high. Coupling between slices weakens with their distance
+    beyond 1 mm. Other methods take their own defaults.
     `settings.n_steps` and `settings.options` have the last word.
 
     Raises:
@@ -46,9 +48,10 @@ def _dds3d(problem: Problem, settings: RestoreSettings, slice_mm: float) -> Dds3
     n_steps, sigma_max, n_cg = _WALKS[settings.task]
     gap = slice_mm / problem.factors[0]
     coupling = AdmmTvSettings(n_cg=n_cg, threshold=0.02 * min(1.0, 1.0 / gap))
+    guessed = settings.task == "superres" and settings.noise is None
     return Dds3dSettings(
         n_steps=n_steps,
         sigma_max=sigma_max,
-        prox_noise=problem.measured.noise**2,
+        prox_noise=0.0 if guessed else problem.measured.noise**2,
         consistency=coupling,
     )

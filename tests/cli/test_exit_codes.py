@@ -9,6 +9,7 @@ from medsci.cli.main import main
 from medsci.errors import ExitCode
 
 MRI = ["recon", "mri"]
+SIMULATE = ["recon", "simulate", "mri", "-i", "a", "-o", "b.h5"]
 
 
 @pytest.fixture
@@ -79,8 +80,8 @@ def test_traceback_only_with_vv(run, source, tmp_path, quick_sampler, monkeypatc
         ([*MRI, "-i", "k.h5", "-o", "r.nii.gz", "--maps", "guess"], "--maps"),
         ([*MRI, "-i", "k.h5", "-o", "r.nii.gz", "-q", "-v"], "contradict"),
         ([*MRI, "-i", "k.h5", "-o", "r.nii.gz", "--overwrite", "--skip-existing"], "contradict"),
-        (["recon", "simulate", "mri", "-i", "a", "-o", "b.h5", "--slices", "70-106"], "FIRST:STOP"),
-        (["recon", "simulate", "mri", "-i", "a", "-o", "b.h5", "--slice-axis", "3"], "--slice-axis"),
+        ([*SIMULATE, "--slices", "70-106"], "FIRST:STOP"),
+        ([*SIMULATE, "--slice-axis", "3"], "--slice-axis"),
     ],
 )
 def test_usage(run, arguments, words):

@@ -108,7 +108,8 @@ def test_simulate_options_reach_the_file(run, t1_file, tmp_path):
     out = tmp_path / "k.h5"
     words = "--acceleration 3 --coils 2 --noise 0 --seed 5 --slices 2:6 --phase-axis 1"
     more = "--center-fraction 0.2 --mask equispaced --json"
-    code, text, _ = run("recon", "simulate", "mri", "-i", t1_file, "-o", out, *f"{words} {more}".split())
+    simulate = ("recon", "simulate", "mri", "-i", t1_file, "-o", out)
+    code, text, _ = run(*simulate, *f"{words} {more}".split())
     assert code == 0
     kspace = read_kspace(out)
     assert (kspace.n_slices, kspace.n_coils, kspace.axes) == (4, 2, (2, 0, 1))

@@ -6,8 +6,8 @@ from contracts.matrix_op import MatrixOp
 from torch import Tensor
 from torch.testing import assert_close
 
-from medsci.inverse.admm_tv import AdmmTv, AdmmTvSettings, rms_change
 from medsci.inverse.measurement import Measurement
+from medsci.inverse.solvers.admm_tv import AdmmTv, AdmmTvSettings, rms_change
 from medsci.operators import IdentityOp, LinearOp, SampleOp
 
 C128, F64 = torch.complex128, torch.float64

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from medsci.core import Path, Rng, Slicewise
 from medsci.core.check import GaussianOracle
 from medsci.errors import UsageError
-from medsci.inverse.ddrm import DdrmSettings, ddrm
 from medsci.inverse.measurement import Measurement
+from medsci.inverse.solvers.ddrm import DdrmSettings, ddrm
 from medsci.operators import IdentityOp, LinearOp
 
 N = 20

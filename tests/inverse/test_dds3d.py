@@ -9,9 +9,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from medsci.core import Path, Rng, Slicewise
-from medsci.inverse.admm_tv import AdmmTvSettings
-from medsci.inverse.dds3d import Dds3dSettings, dds3d, noise_grid
 from medsci.inverse.measurement import Measurement, Solution
+from medsci.inverse.solvers.admm_tv import AdmmTvSettings
+from medsci.inverse.solvers.dds3d import Dds3dSettings, dds3d, noise_grid
 from medsci.operators import CartesianMriOp, SampleOp
 
 VARIANCE = 0.09

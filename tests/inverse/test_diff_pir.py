@@ -9,8 +9,8 @@ from contracts.linear_gaussian import PATHS, LinearGaussian, karras
 from torch.testing import assert_close
 
 from medsci.core import Path, Rng, Slicewise
-from medsci.inverse.diff_pir import DiffPirSettings, diff_pir
 from medsci.inverse.measurement import Measurement
+from medsci.inverse.solvers.diff_pir import DiffPirSettings, diff_pir
 from medsci.operators.linear_op import LinearOp
 
 N = 20

@@ -10,9 +10,9 @@ from contracts.matrix_op import MatrixOp
 from torch.testing import assert_close
 
 from medsci.core import Path, Rng, Slicewise
-from medsci.inverse.data_term import OperatorScaleWarning
-from medsci.inverse.dps import DpsSettings, dps
 from medsci.inverse.measurement import Measurement
+from medsci.inverse.solvers.data_term import OperatorScaleWarning
+from medsci.inverse.solvers.dps import DpsSettings, dps
 from medsci.operators.linear_op import LinearOp
 
 N = 20

@@ -16,9 +16,9 @@ from contracts.matrix_op import MatrixOp
 from medsci.core import Multistep, Path, Rng, Slicewise, grid
 from medsci.core.check import GaussianOracle
 from medsci.core.steer import SkipGradient
-from medsci.inverse.data_term import OperatorScaleWarning
-from medsci.inverse.flow_chef import FlowChefSettings, flow_chef
 from medsci.inverse.measurement import Measurement
+from medsci.inverse.solvers.data_term import OperatorScaleWarning
+from medsci.inverse.solvers.flow_chef import FlowChefSettings, flow_chef
 from medsci.operators import LinearOp
 
 DOUBLE = torch.float64

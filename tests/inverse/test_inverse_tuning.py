@@ -12,7 +12,7 @@ from contracts.operators import assert_adjoint, random
 from medsci.core import Path, Rng
 from medsci.core.check import GaussianOracle
 from medsci.inverse.measurement import Measurement
-from medsci.inverse.red_diff import RedDiffSettings, red_diff
+from medsci.inverse.solvers.red_diff import RedDiffSettings, red_diff
 from medsci.inverse.tuning import LogUniform, RowsOp, data_judge, held_out, tune
 
 DOUBLE = torch.float64

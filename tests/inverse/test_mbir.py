@@ -12,9 +12,9 @@ from contracts.matrix_op import MatrixOp
 from torch import Tensor, nn
 
 from medsci.core import Path, Rng, Slicewise
-from medsci.inverse.admm_tv import AdmmTvSettings
-from medsci.inverse.mbir import MbirSettings, mbir
 from medsci.inverse.measurement import Measurement
+from medsci.inverse.solvers.admm_tv import AdmmTvSettings
+from medsci.inverse.solvers.mbir import MbirSettings, mbir
 from medsci.operators import SampleOp
 
 QUICK = MbirSettings(n_steps=15)

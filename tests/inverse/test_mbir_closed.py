@@ -10,9 +10,9 @@ from contracts.matrix_op import MatrixOp
 from torch import Tensor, nn
 
 from medsci.core import Path, Rng
-from medsci.inverse.admm_tv import AdmmTvSettings
-from medsci.inverse.mbir import MbirSettings, mbir
 from medsci.inverse.measurement import Measurement, Solution
+from medsci.inverse.solvers.admm_tv import AdmmTvSettings
+from medsci.inverse.solvers.mbir import MbirSettings, mbir
 
 F64 = torch.float64
 VARIANCE = 0.0625

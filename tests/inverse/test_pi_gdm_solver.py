@@ -11,9 +11,9 @@ from torch.testing import assert_close
 
 from medsci.core import Ancestral, Path, Rng, Slicewise
 from medsci.core.check import GaussianOracle
-from medsci.inverse._walk import times_of
 from medsci.inverse.measurement import Measurement
-from medsci.inverse.pi_gdm import PiGdmSettings, pi_gdm
+from medsci.inverse.solvers._walk import times_of
+from medsci.inverse.solvers.pi_gdm import PiGdmSettings, pi_gdm
 from medsci.operators.linear_op import LinearOp
 
 N = 20

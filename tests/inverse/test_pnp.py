@@ -7,9 +7,9 @@ from contracts.linear_gaussian import PATHS, LinearGaussian
 from torch.testing import assert_close
 
 from medsci.core import Path, Rng, Slicewise
-from medsci.inverse.data_term import OperatorScaleWarning
 from medsci.inverse.measurement import Measurement
-from medsci.inverse.pnp import PnpSettings, levels_of, pnp
+from medsci.inverse.solvers.data_term import OperatorScaleWarning
+from medsci.inverse.solvers.pnp import PnpSettings, levels_of, pnp
 
 EXACT = {"n_cg": 60, "tol": 1e-14}
 VARIANTS = ["hqs", "admm", "red", "pgd"]

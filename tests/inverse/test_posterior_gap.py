@@ -15,11 +15,11 @@ from contracts.linear_gaussian import PATHS, LinearGaussian
 from torch import Tensor
 
 from medsci.core import Rng
-from medsci.inverse.ddrm import DdrmSettings, ddrm
-from medsci.inverse.diff_pir import DiffPirSettings, diff_pir
-from medsci.inverse.dps import DpsSettings, dps
 from medsci.inverse.measurement import Measurement
-from medsci.inverse.pi_gdm import PiGdmSettings, pi_gdm
+from medsci.inverse.solvers.ddrm import DdrmSettings, ddrm
+from medsci.inverse.solvers.diff_pir import DiffPirSettings, diff_pir
+from medsci.inverse.solvers.dps import DpsSettings, dps
+from medsci.inverse.solvers.pi_gdm import PiGdmSettings, pi_gdm
 from medsci.operators import LinearOp
 
 SLICES, ROWS = 4, 250

@@ -10,10 +10,10 @@ from contracts.matrix_op import MatrixOp
 
 from medsci.core import Path, Rng, Slicewise
 from medsci.core.check import GaussianOracle
-from medsci.inverse.data_term import LeastSquares
 from medsci.inverse.measurement import Measurement
-from medsci.inverse.red_diff import RedDiffSettings, red_diff
-from medsci.inverse.red_diff_weights import Weight, noise_weight, times_of_walk
+from medsci.inverse.solvers.data_term import LeastSquares
+from medsci.inverse.solvers.red_diff import RedDiffSettings, red_diff
+from medsci.inverse.solvers.red_diff_weights import Weight, noise_weight, times_of_walk
 from medsci.operators import IdentityOp
 
 DOUBLE = torch.float64

@@ -15,8 +15,8 @@ from torch import Tensor
 from medsci.core import Path, Rng
 from medsci.core.check import GaussianOracle
 from medsci.inverse.measurement import Measurement
-from medsci.inverse.red_diff import RedDiffSettings, red_diff
-from medsci.inverse.red_diff_weights import noise_weight, times_of_walk
+from medsci.inverse.solvers.red_diff import RedDiffSettings, red_diff
+from medsci.inverse.solvers.red_diff_weights import noise_weight, times_of_walk
 from medsci.operators import IdentityOp
 
 DOUBLE = torch.float64

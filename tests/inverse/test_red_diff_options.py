@@ -8,9 +8,9 @@ from contracts.matrix_op import MatrixOp
 
 from medsci.core import Path, Rng
 from medsci.core.check import GaussianOracle
-from medsci.inverse.data_term import OperatorScaleWarning, warn_unless_unit_norm
 from medsci.inverse.measurement import Measurement
-from medsci.inverse.red_diff import RedDiffSettings, red_diff
+from medsci.inverse.solvers.data_term import OperatorScaleWarning, warn_unless_unit_norm
+from medsci.inverse.solvers.red_diff import RedDiffSettings, red_diff
 from medsci.operators import IdentityOp
 
 DOUBLE = torch.float64

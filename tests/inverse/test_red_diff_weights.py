@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medsci.core import Path, Rng
-from medsci.inverse.red_diff_weights import Weight, noise_weight, pull, times_of_walk
+from medsci.inverse.solvers.red_diff_weights import Weight, noise_weight, pull, times_of_walk
 
 BETAS = np.linspace(1e-4, 2e-2, 1000)
 DDPM = Path.tabulated(np.cumprod(1.0 - BETAS))

@@ -8,10 +8,10 @@ import torch
 from contracts.dense_volume import DensePrior, DenseSweeps, small_problem, smooth_covariance
 
 from medsci.core import Path, Rng
-from medsci.inverse.admm_tv import AdmmTvSettings
-from medsci.inverse.dds3d import Dds3dSettings, dds3d, noise_grid
-from medsci.inverse.mbir import MbirSettings, mbir
 from medsci.inverse.measurement import Measurement
+from medsci.inverse.solvers.admm_tv import AdmmTvSettings
+from medsci.inverse.solvers.dds3d import Dds3dSettings, dds3d, noise_grid
+from medsci.inverse.solvers.mbir import MbirSettings, mbir
 
 F64 = torch.float64
 SPACE = (4, 1, 8, 8)

@@ -1,3 +1,4 @@
+import importlib
 import math
 import warnings
 
@@ -7,11 +8,11 @@ import torch
 
 from medsci.errors import InvalidInputError, UsageError
 from medsci.imaging.beam import FanBeam, ImageGrid, ParallelBeam
-from medsci.operators import filtered_backprojection as module
 from medsci.operators._redundancy import fan_redundancy, scanned_span, view_widths
 from medsci.operators.filtered_backprojection import filtered_backprojection
 from medsci.operators.projector import projector
 
+module = importlib.import_module("medsci.operators.filtered_backprojection")
 GRID = ImageGrid(96, 108, 1.5, 1.25)
 ROWS, COLUMNS = GRID.centres()
 Y, X = np.meshgrid(ROWS, COLUMNS, indexing="ij")

@@ -173,7 +173,7 @@ def test_a_failure_leaves_nothing(t1_file, tmp_path, monkeypatch):
     def fail(*_args, **_more):
         raise InvalidInputError("no; give another")
 
-    monkeypatch.setattr("medsci.recon.restore.restore", fail)
+    monkeypatch.setattr("medsci.recon.restoration.restore", fail)
     before = set(tmp_path.iterdir())
     with pytest.raises(InvalidInputError):
         restore_file(t1_file, tmp_path / "r.nii.gz", job=job())

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from medsci.core import Rng
-from medsci.inverse.dds3d import Dds3dSettings, dds3d
-from medsci.inverse.mbir import MbirSettings, mbir
-from medsci.inverse.red_diff import RedDiffSettings, red_diff
+from medsci.inverse.solvers.dds3d import Dds3dSettings, dds3d
+from medsci.inverse.solvers.mbir import MbirSettings, mbir
+from medsci.inverse.solvers.red_diff import RedDiffSettings, red_diff
 from medsci.operators.filtered_backprojection import filtered_backprojection
 from medsci.recon.baselines import l1_wavelet, total_variation, zero_filled
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from medsci.core import Path
 from medsci.errors import InvalidInputError, UsageError
 from medsci.imaging import Volume
-from medsci.recon.restore import Restored, restore
+from medsci.recon.restoration import Restored, restore
 from medsci.recon.restore_noise import estimate_noise
 from medsci.recon.restore_problem import RealImages, problem_of, slices_of
 from medsci.recon.restore_settings import PriorUnits, RestoreSettings

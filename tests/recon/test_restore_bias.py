@@ -9,7 +9,7 @@ from medsci.core import Path
 from medsci.errors import InvalidInputError
 from medsci.imaging import Volume
 from medsci.recon.bias_field import cosine_field
-from medsci.recon.restore import restore
+from medsci.recon.restoration import restore
 from medsci.recon.restore_settings import PriorUnits, RestoreSettings
 
 SHAPE = (32, 36, 8)

@@ -9,7 +9,7 @@ import pytest
 
 from medsci.errors import InvalidInputError, UsageError
 from medsci.imaging import Volume
-from medsci.recon.restore import restore
+from medsci.recon.restoration import restore
 from medsci.recon.restore_problem import slices_of
 from medsci.recon.restore_settings import PriorUnits, RestoreSettings
 

@@ -26,6 +26,7 @@ __all__ = [
     "Rotation",
     "Smoothed",
     "SpectrumDimension",
+    "StationaryMixtureOracle",
     "appearance_times",
     "bits_per_dim",
     "conservativity",
@@ -54,6 +55,7 @@ __all__ = [
     "perturbation_gain",
     "quadratic_potentials",
     "radial_potentials",
+    "real_rows",
     "relative_error",
     "rotation",
     "sliced_ks",
@@ -110,6 +112,7 @@ from medsci.core.check.rotation import (
     rotation,
 )
 from medsci.core.check.stability import LinearMultistep, ghvb_interval, heavy_ball_interval
+from medsci.core.check.stationary_mixture import StationaryMixtureOracle, real_rows
 from medsci.core.check.straightness import (
     flow_velocity,
     noise_drift,

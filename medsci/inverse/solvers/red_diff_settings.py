@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, final, get_args
 
-from medsci.inverse.red_diff_weights import Order, Spacing, Weight
+from medsci.inverse.solvers.red_diff_weights import Order, Spacing, Weight
 
 FEW_STEPS = 50  # below, only a strong prior gets hold of the image in time
 TV_SMOOTH = 1e-3  # change between slices at which total variation turns from squared to absolute

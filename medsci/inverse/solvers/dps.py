@@ -32,9 +32,9 @@ from torch import Tensor
 from medsci.core import Ancestral, Path, Rng
 from medsci.core.denoise.on_path import OnPath
 from medsci.core.steer import Dps, WithGradient
-from medsci.inverse._walk import Record, checked_levels, finished, first_state, times_of
-from medsci.inverse.data_term import warn_unless_unit_norm
 from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
+from medsci.inverse.solvers._walk import Record, checked_levels, finished, first_state, times_of
+from medsci.inverse.solvers.data_term import warn_unless_unit_norm
 
 VP = Path.vp_cosine()
 

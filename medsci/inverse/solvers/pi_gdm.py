@@ -36,7 +36,8 @@ from torch import Tensor
 
 from medsci.core import Ancestral, Path, Plan, Rng, StepState
 from medsci.core.steer import PiGdm, WithGradient, tweedie_variance
-from medsci.inverse._walk import (
+from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
+from medsci.inverse.solvers._walk import (
     Record,
     checked_levels,
     finished,
@@ -44,7 +45,6 @@ from medsci.inverse._walk import (
     is_separable,
     times_of,
 )
-from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
 from medsci.operators import conjugate_gradient
 
 Weight = Literal["tweedie", "code"]

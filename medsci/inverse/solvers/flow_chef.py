@@ -27,8 +27,8 @@ from torch import Tensor
 
 from medsci.core import Hook, Multistep, Path, Rng, StepState, grid
 from medsci.core.denoise import OnPath
-from medsci.inverse.data_term import LeastSquares, warn_unless_unit_norm
 from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
+from medsci.inverse.solvers.data_term import LeastSquares, warn_unless_unit_norm
 from medsci.operators import conjugate_gradient
 
 

@@ -30,7 +30,8 @@ from typing import final
 
 from medsci.core import Ancestral, DataConsistency, Rng, StepState
 from medsci.core.steer import Proximal
-from medsci.inverse._walk import (
+from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
+from medsci.inverse.solvers._walk import (
     Record,
     checked_levels,
     finished,
@@ -38,7 +39,6 @@ from medsci.inverse._walk import (
     is_separable,
     times_of,
 )
-from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
 from medsci.operators import conjugate_gradient
 
 

@@ -33,8 +33,8 @@ import torch
 from torch import Tensor
 
 from medsci.core import Path, Rng
-from medsci.inverse.admm_tv import AdmmTv, AdmmTvSettings, rms_change
 from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
+from medsci.inverse.solvers.admm_tv import AdmmTv, AdmmTvSettings, rms_change
 
 ZuCarry = Literal["scale", "share", "reset"]
 

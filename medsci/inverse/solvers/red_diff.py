@@ -30,10 +30,10 @@ import torch
 from torch import Tensor
 
 from medsci.core import Rng
-from medsci.inverse.data_term import LeastSquares, warn_unless_unit_norm
 from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
-from medsci.inverse.red_diff_settings import TV_SMOOTH, RedDiffSettings
-from medsci.inverse.red_diff_weights import pull, times_of_walk
+from medsci.inverse.solvers.data_term import LeastSquares, warn_unless_unit_norm
+from medsci.inverse.solvers.red_diff_settings import TV_SMOOTH, RedDiffSettings
+from medsci.inverse.solvers.red_diff_weights import pull, times_of_walk
 from medsci.operators import DifferenceOp
 
 DataGradient = Callable[[Tensor], Tensor]

@@ -39,8 +39,8 @@ import torch
 from torch import Tensor
 
 from medsci.core import Rng
-from medsci.inverse._walk import Record, checked_levels, finished, times_of
 from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
+from medsci.inverse.solvers._walk import Record, checked_levels, finished, times_of
 from medsci.operators.svd import Spectrum, spectrum_of
 
 

@@ -41,9 +41,9 @@ import torch
 from torch import Tensor
 
 from medsci.core import Rng
-from medsci.inverse._walk import Record, finished, is_separable
-from medsci.inverse.data_term import warn_unless_unit_norm
 from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
+from medsci.inverse.solvers._walk import Record, finished, is_separable
+from medsci.inverse.solvers.data_term import warn_unless_unit_norm
 from medsci.operators import conjugate_gradient
 
 Variant = Literal["hqs", "admm", "red", "pgd"]

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from medsci.core import Ancestral, DataConsistency, Path, Rng, StepState
 from medsci.core.solve import grid as grids
-from medsci.inverse.admm_tv import AdmmTv, AdmmTvSettings, rms_change
 from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
+from medsci.inverse.solvers.admm_tv import AdmmTv, AdmmTvSettings, rms_change
 
 
 @final
