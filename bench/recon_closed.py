@@ -32,7 +32,7 @@ from medsci.core import Rng
 from medsci.inverse.solvers.admm_tv import AdmmTvSettings
 from medsci.inverse.solvers.data_term import OperatorScaleWarning
 from medsci.inverse.solvers.dds3d import Dds3dSettings, dds3d
-from medsci.inverse.solvers.diff_pir import DiffPirSettings, diff_pir
+from medsci.inverse.solvers.diff_pir import diff_pir
 from medsci.inverse.solvers.dps import DpsSettings, dps
 from medsci.inverse.solvers.flow_chef import flow_chef
 from medsci.inverse.solvers.mbir import MbirSettings, mbir
@@ -117,12 +117,14 @@ def methods_of(kind: str, *, first: bool, full: bool) -> dict[str, Method]:
     if kind == "ct8":
         found["mbir 200, no z-TV"] = with_prior(mbir, MbirSettings(consistency=UNCOUPLED))
     found["mbir 200"] = with_prior(mbir)
-    found["dds3d 50"] = with_prior(dds3d, Dds3dSettings(n_steps=50, sigma_max=50.0, eta=0.85))
+    found["dds3d 50"] = with_prior(dds3d, Dds3dSettings(n_steps=50))
+    published = Dds3dSettings(n_steps=50, sigma_max=50.0, eta=0.85)
+    found["dds3d 50, published walk"] = with_prior(dds3d, published)
     found["red_diff 100"] = with_prior(red_diff)
     found["red_diff 100 + z-TV"] = with_prior(red_diff, RedDiffSettings(tv_z=0.002))
     if first or kind == "ct8":
         found["flow_chef"] = with_prior(flow_chef)
-        found["diff_pir"] = with_prior(diff_pir, DiffPirSettings(zeta=0.6))
+        found["diff_pir"] = with_prior(diff_pir)
     if first and kind == "ct8":
         found["pi_gdm"] = with_prior(pi_gdm)
         found["dps"] = with_prior(dps, DpsSettings(n_steps=1000 if full else 200))

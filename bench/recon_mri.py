@@ -2,6 +2,8 @@
 
     python bench/recon_mri.py                     Colin27, R = 4 and 8, three masks each
     python bench/recon_mri.py --control           the same with an untrained prior
+    python bench/recon_mri.py --wrong-anatomy     the same with a prior of CT slices
+    python bench/recon_mri.py --solver red-diff   another solver, with its defaults
     python bench/recon_mri.py --subject cranium-ct
     python bench/recon_mri.py --quick
 
@@ -12,20 +14,18 @@ defaults, chosen on simulated heads. The last line is `RESULT {json}`.
 """
 
 import argparse
-import gzip
-import io
 import json
-import plistlib
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from medsci.data.registry import find_data
+from medsci.data.known import read_data
 from medsci.imaging import Volume, read_nifti
+from medsci.inverse.methods import method_of
 from medsci.metrics import head_mask, psnr, ssim
 from medsci.models import load_denoiser, untrained_like
 from medsci.operators import CartesianMriOp
@@ -60,25 +60,26 @@ def simulated(seed: int) -> Volume:
     return Volume(simulated_head_volume(seed), np.diag([1.0, 1.0, 1.0, 1.0]))
 
 
+class OfCt(nn.Module):
+    """A prior of CT slices asked about complex heads: real part by the prior, imaginary part 0."""
+
+    def __init__(self, prior: nn.Module) -> None:
+        super().__init__()
+        self.prior, self.path = prior, prior.path
+
+    def forward(self, x: torch.Tensor, t: float) -> torch.Tensor:  # noqa: D102
+        real = self.prior(x[:, :1], t)
+        return torch.cat([real, torch.zeros_like(real)], dim=1)
+
+
 def cranium_ct() -> Volume:
-    path = find_data("cranium-ct")
-    if path is None:
-        sys.exit("absent: cranium-ct (apt install invesalius-examples)")
-    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(path.read_bytes()))) as tar:
-        names = {Path(member.name).name: member for member in tar.getmembers()}
-        plist = plistlib.loads(tar.extractfile(names["main.plist"]).read())
-        matrix = plist["matrix"]
-        raw = np.frombuffer(tar.extractfile(names["matrix.dat"]).read(), dtype=matrix["dtype"])
-    hounsfield = raw.reshape(matrix["shape"]).astype(np.float32).transpose(2, 1, 0)[:, ::-1]
-    soft = np.ascontiguousarray(np.clip(hounsfield + 1000.0, 0.0, 2200.0))
-    return Volume(soft, np.diag([0.957, 0.957, 1.5, 1.0])).slab(2, 60, 72)
+    volume = read_data("cranium-ct")
+    array = np.clip(volume.array.astype(np.float32) + 1000.0, 0.0, 2200.0)
+    return volume.with_array(array).slab(2, 60, 72)
 
 
 def macaque() -> Volume:
-    path = find_data("inia19-t1")
-    if path is None:
-        sys.exit("absent: inia19-t1 (apt install mricron-data)")
-    return read_nifti(path).slab(2, 60, 72)
+    return read_data("inia19-t1").slab(2, 60, 72)
 
 
 SUBJECTS = {
@@ -127,20 +128,21 @@ def baselines(encoding, reference, mask, tuned: dict[str, float]) -> dict[str, t
     return rows
 
 
-def ours(kspace, prior, n_samples: int, mask) -> dict[str, tuple[float, float]]:
+def ours(kspace, prior, n_samples: int, *, mask, solver) -> dict[str, tuple[float, float]]:
     rows, reference = {}, kspace.reference
-    settings = ReconSettings(n_samples=n_samples, seed=0)
+    n_samples = n_samples if method_of(solver).samples else 1
+    settings = ReconSettings(n_samples=n_samples, seed=0, solver=solver)
     started = time.perf_counter()
     result = posterior(kspace, prior, settings=settings)
     seconds = time.perf_counter() - started
     image = kspace.from_volume_array(result.mean.array)
-    label = "dds3d, 1 sample" if n_samples == 1 else f"dds3d, mean of {n_samples}"
+    label = f"{solver}, 1 sample" if n_samples == 1 else f"{solver}, mean of {n_samples}"
     rows[label] = score(image, reference, mask)
     print(f"    {label}: {seconds:.0f} s", file=sys.stderr, flush=True)
     return rows
 
 
-def run(subject: str, acceleration: int, n_masks: int, prior, *, n_samples, classical) -> dict:
+def run(subject: str, acceleration: int, n_masks: int, prior, *, n_samples, solvers, classical):
     volume, tuned, table = SUBJECTS[subject](), {}, {}
     for seed in range(n_masks):
         settings = SimulateSettings(
@@ -151,7 +153,8 @@ def run(subject: str, acceleration: int, n_masks: int, prior, *, n_samples, clas
         rows = {}
         if classical:
             rows |= baselines(encode(kspace), kspace.reference, mask, tuned)
-        rows |= ours(kspace, prior, n_samples, mask)
+        for solver in solvers:
+            rows |= ours(kspace, prior, n_samples, mask=mask, solver=solver)
         for name, values in rows.items():
             table.setdefault(name, []).append(values)
         print(f"  {subject} R={acceleration} mask {seed}", file=sys.stderr, flush=True)
@@ -183,6 +186,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="default: 3 at R = 4, 1 at R = 8")
     parser.add_argument("--prior", default="brain-t1-2d")
     parser.add_argument("--control", action="store_true", help="untrained prior, no baselines")
+    parser.add_argument("--wrong-anatomy", action="store_true", help="prior ct-2d, no baselines")
+    parser.add_argument("--solver", nargs="+", default=["dds3d"])
     parser.add_argument("--no-baselines", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="one mask, R = 8 only")
@@ -193,6 +198,8 @@ def main() -> None:
     prior = load_denoiser(options.prior, precision="auto")
     if options.control:
         prior = untrained_like(prior, seed=0)
+    if options.wrong_anatomy:
+        prior = OfCt(load_denoiser("ct-2d", precision="auto"))
     final = {"subject": options.subject, "control": options.control}
     for acceleration in options.acceleration:
         result = run(
@@ -201,9 +208,11 @@ def main() -> None:
             options.masks,
             prior,
             n_samples=options.samples or SAMPLES[acceleration],
-            classical=not (options.control or options.no_baselines),
+            solvers=options.solver,
+            classical=not (options.control or options.wrong_anatomy or options.no_baselines),
         )
         title = f"{options.subject}, R = {acceleration}" + (", untrained" * options.control)
+        title += ", prior of CT" * options.wrong_anatomy
         final[f"R{acceleration}"] = show(title, result)
     print("RESULT " + json.dumps(final))
 

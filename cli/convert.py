@@ -62,7 +62,7 @@ def convert(
 
     talk = talk_of(quiet=quiet, verbose=verbose, as_json=as_json)
     mm = _numbers(spacing, 3, "--spacing")
-    size = _numbers(crop, 2, "--crop")
+    size = _numbers(crop, 2, "--crop", whole=True)
     options = ConvertOptions(
         kind=kind,
         spacing_mm=None if mm is None else (mm[0], mm[1], mm[2]),
@@ -83,15 +83,18 @@ def convert(
     run_cases([Case(input, output)], work, batch=False, tell=talk.tell)
 
 
-def _numbers(text: str | None, count: int, option: str) -> list[float] | None:
+def _numbers(
+    text: str | None, count: int, option: str, *, whole: bool = False
+) -> list[float] | None:
     if text is None:
         return None
     try:
-        found = [float(word) for word in text.split(",")]
+        found = [float(int(word) if whole else float(word)) for word in text.split(",")]
     except ValueError:
         found = []
     if len(found) != count:
-        raise UsageError(f"{option} is {text!r}; give {count} numbers with commas between them")
+        kind = "whole numbers" if whole else "numbers"
+        raise UsageError(f"{option} is {text!r}; give {count} {kind} with a comma between them")
     return found
 
 

@@ -12,12 +12,12 @@ from medsci.errors import UsageError
 from medsci.pipelines.cases import CaseReport
 from medsci.pipelines.outputs import Existing, check_outputs, existing_file, staged
 from medsci.pipelines.run import Option, Run, sidecar_of
+from medsci.pipelines.scans import domain_of, read_scan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from medsci.imaging import KSpace, Volume
-    from medsci.imaging.sinogram import Sinogram
+    from medsci.imaging import KSpace, Sinogram, Volume
     from medsci.operators import LinearOp
 
 _log = logging.getLogger(__name__)
@@ -80,8 +80,6 @@ def baseline_file(
         return CaseReport(source.name, "skipped", outputs=files)
 
     from medsci.imaging import write_json, write_nifti
-    from medsci.pipelines.recon_results import compare, images_of, metrics_of
-    from medsci.pipelines.scans import domain_of, read_scan
 
     domain = domain_of(source)
     if settings.method not in _OF[domain]:
@@ -89,18 +87,12 @@ def baseline_file(
             f"{settings.method} is not for {domain.upper()}, and {source.name} is that; "
             f"choose one of {', '.join(_OF[domain])}"
         )
-    scan = read_scan(source, domain)
-    volume = _mri(scan, settings) if domain == "mri" else _ct(scan, settings)
-    truth = None if scan.reference is None else scan.to_volume(scan.reference)
-    images = images_of(volume, truth=truth, modality=domain.upper(), slice_axis=scan.axes[0])
-    metrics = metrics_of(compare(images, {settings.method: volume}))
+    volume, facts = (_mri if domain == "mri" else _ct)(source, settings)
     run = Run(("recon", "baseline"), source, target, options=_options(settings, domain))
     record = {
         "Description": "Reconstructed without a learnt prior",
         "Sources": [source.name],
-        **({"ParallelReductionFactorInPlane": scan.acceleration} if domain == "mri" else {}),
-        "Units": "arbitrary" if domain == "mri" else "HU",
-        "Metrics": metrics,
+        **facts,
         "MedsciProvenance": run.provenance(),
     }
     with staged(list(files.values()), overwrite=existing != "refuse") as places:
@@ -108,7 +100,7 @@ def baseline_file(
         write_nifti(volume, places[target], dtype="float32", overwrite=True)
     _log.info("wrote %s", target)
     seconds = time.perf_counter() - start
-    result = {"metrics": metrics}
+    result = {"metrics": facts["Metrics"]}
     return CaseReport(source.name, "done", outputs=files, result=result, seconds=seconds)
 
 
@@ -121,21 +113,43 @@ def _options(settings: BaselineSettings, domain: str) -> dict[str, Option]:
     }
 
 
-def _mri(scan: "KSpace", settings: BaselineSettings) -> "Volume":
+def _mri(source: Path, settings: BaselineSettings) -> "tuple[Volume, dict[str, Any]]":
+    """Reconstruct k-space; what is known of it goes into the sidecar."""
     from medsci.recon import encode
 
+    scan = read_scan(source, "mri")
     encoding = encode(scan, maps=settings.maps)
     image = _solve(encoding.y, encoding.op, settings).abs() * encoding.scale
-    return scan.to_volume(image.numpy())
+    volume = scan.to_volume(image.numpy())
+    return volume, {
+        "ParallelReductionFactorInPlane": scan.acceleration,
+        "Units": "arbitrary",
+        "Metrics": _metrics(volume, scan, name=settings.method, modality="MRI"),
+    }
 
 
-def _ct(scan: "Sinogram", settings: BaselineSettings) -> "Volume":
+def _ct(source: Path, settings: BaselineSettings) -> "tuple[Volume, dict[str, Any]]":
+    """Reconstruct a sinogram."""
     from medsci.recon import encode_ct, fbp_hu
 
+    scan = read_scan(source, "ct")
     if settings.method == "fbp":
-        return fbp_hu(scan, window="hann")
-    encoding = encode_ct(scan)
-    return encoding.decode(_solve(encoding.measured.y, encoding.measured.op, settings))
+        volume = fbp_hu(scan, window="hann")
+    else:
+        encoding = encode_ct(scan)
+        volume = encoding.decode(_solve(encoding.measured.y, encoding.measured.op, settings))
+    metrics = _metrics(volume, scan, name=settings.method, modality="CT")
+    return volume, {"Units": "HU", "Metrics": metrics}
+
+
+def _metrics(
+    volume: "Volume", scan: "KSpace | Sinogram", *, name: str, modality: str
+) -> dict[str, dict[str, float]]:
+    from medsci.pipelines.recon_results import compare, images_of, metrics_of
+
+    truth = None if scan.reference is None else scan.to_volume(scan.reference)
+    images = images_of(volume, truth=truth, modality=modality, slice_axis=scan.axes[0])
+    return metrics_of(compare(images, {name: volume}))
 
 
 def _solve(y: "Tensor", op: "LinearOp", settings: BaselineSettings) -> Any:

@@ -16,17 +16,17 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, final
 
 from medsci.errors import ExitCode, UsageError
 from medsci.pipelines import Progress
-from medsci.pipelines.cases import Case, CaseReport, find_cases, run_cases, stem_of
-from medsci.pipelines.device import choose_device, use_threads, warn_if_busy
+from medsci.pipelines.cases import Case, CaseReport, find_cases, run_cases
+from medsci.pipelines.device import use_threads, warn_if_busy
 from medsci.pipelines.engine import LOCAL, Engine
-from medsci.pipelines.outputs import Existing, check_outputs, existing_file
-from medsci.pipelines.run import Option, Run, sidecar_of
+from medsci.pipelines.outputs import check_outputs, existing_file
+from medsci.pipelines.recon_job import PRIORS, Prior, ReconJob, files_of, job_of, resolved, run_of
 from medsci.pipelines.scans import Domain, read_scan
 from medsci.recon.settings import ReconSettings
 
@@ -35,58 +35,11 @@ if TYPE_CHECKING:
     from medsci.recon.drawing import Posterior
 
 _log = logging.getLogger(__name__)
-_NIFTI = (".nii.gz", ".nii")
 
-PRIORS: dict[Domain, str] = {"mri": "brain-t1-2d", "ct": "ct-2d"}
-"""The prior that a domain takes if none is named."""
 _PATTERNS: dict[Domain, tuple[str, ...]] = {
     "mri": ("*.h5", "*.hdf5", "*.mrd", "*.cfl", "*.npz"),
     "ct": ("*.h5", "*.hdf5", "*.npz"),
 }
-
-
-@final
-@dataclass(frozen=True)
-class ReconJob:
-    """How to reconstruct and what to write; the same for every case of a batch.
-
-    Attributes:
-        domain: `mri` or `ct`.
-        settings: see `ReconSettings`; its device may be `auto` here.
-        prior: name or folder of a stored denoiser; that of `PRIORS` if empty.
-        report: HTML file to write; in a batch a folder that receives one for each case.
-        std: uncertainty map to write; `OUT_std.nii.gz` beside the output if None and more than one
-            sample is drawn.
-        reference: fully sampled truth to compare with; the one in the k-space file if None.
-        existing: what to do about an output that is there.
-        timings: record wall time in the sidecar, which then differs from run to run.
-    """
-
-    domain: Domain = "mri"
-    settings: ReconSettings = field(default_factory=ReconSettings)
-    prior: str = ""
-    report: Path | None = None
-    std: Path | None = None
-    reference: Path | None = None
-    existing: Existing = "refuse"
-    timings: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.prior:
-            object.__setattr__(self, "prior", PRIORS[self.domain])
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Prior:
-    """A denoiser ready to run, with what a record, and for CT the scaling, needs to know of it."""
-
-    name: str
-    sha256: str
-    data: str
-    denoiser: Any
-    window_hu: tuple[float, float] | None = None
-    channels: int = 2
 
 
 def load_prior(name: str, *, settings: ReconSettings) -> Prior:
@@ -133,11 +86,11 @@ def recon(
     start = time.perf_counter()
     job = ReconJob() if job is None else job
     source = existing_file(input)
-    files = _files(job, Path(output))
+    files = files_of(job, Path(output))
     inputs = [source, *([] if job.reference is None else [existing_file(job.reference)])]
     if not check_outputs(list(files.values()), inputs=inputs, existing=job.existing):
         return CaseReport(source.name, "skipped", outputs=files)
-    job = _resolved(job)
+    job = resolved(job)
 
     from medsci.pipelines.recon_results import write_results
 
@@ -146,7 +99,7 @@ def recon(
     write_results(
         outcome,
         files,
-        run=_run(job, source, files["reconstruction"], prior=prior),
+        run=run_of(job, source, files["reconstruction"], prior=prior),
         overwrite=job.existing != "refuse",
         timings={"Seconds": round(seconds, 3)} if job.timings else None,
     )
@@ -162,9 +115,8 @@ def _reconstruct(
 ) -> "tuple[Outcome, Prior]":
     """Read, draw samples, compare with a truth; nothing is written."""
     from medsci.pipelines.recon_results import measure, on_grid
-    from medsci.recon.drawing import walk_of
 
-    walk_of(job.settings)  # a wrong option ends the run before the work
+    _check_options(job)
     scan = read_scan(source, job.domain)
     reference = None if job.reference is None else on_grid(job.reference, scan)
     if prior is None:
@@ -173,6 +125,13 @@ def _reconstruct(
     draw = _posterior_ct if job.domain == "ct" else _posterior_mri
     drawn = draw(scan, prior, job.settings, progress=progress)
     return measure(drawn, scan, reference=reference, prior_seen=prior.data), prior
+
+
+def _check_options(job: ReconJob) -> None:
+    """Let a wrong option of the solver end the run before the work."""
+    from medsci.recon.drawing import walk_of
+
+    walk_of(job.settings)
 
 
 def _posterior_mri(
@@ -234,7 +193,7 @@ class ReconWork:
         use_threads(self.n_threads)
         if self.n_threads is None:
             warn_if_busy()
-        return _prior_of(_resolved(self.job))
+        return _prior_of(resolved(self.job))
 
     def __call__(self, case: Case) -> CaseReport:
         """Reconstruct one case."""
@@ -260,10 +219,10 @@ class ReconWork:
 
     def files(self, case: Case) -> dict[str, Path]:
         """Name every file of a case, the reconstruction last."""
-        return _files(self._job(case), case.output)
+        return files_of(self._job(case), case.output)
 
     def _job(self, case: Case) -> ReconJob:
-        return _job_of(self.job, case) if self.batch else self.job
+        return job_of(self.job, case) if self.batch else self.job
 
     def _do(self, case: Case, job: ReconJob) -> CaseReport:
         progress = self.progress
@@ -301,6 +260,7 @@ def recon_cases(
         raise UsageError(
             "--std and --reference name one file, but the input stands for many; leave them out"
         )
+    _check_options(job)
     work = ReconWork(job, batch, progress=progress)
     planned = [path for case in cases for path in work.files(case).values()]
     given = [] if job.reference is None else [job.reference]
@@ -321,60 +281,3 @@ def _check_prior(job: ReconJob, engine: Engine) -> None:
         from medsci.models import verify_model
 
         verify_model(job.prior)
-
-
-def _resolved(job: ReconJob) -> ReconJob:
-    """Replace every `auto` by what it means on this machine, so that the record says it."""
-    device = choose_device(job.settings.device)
-    from medsci.core.precision import resolve_precision
-
-    dtype = resolve_precision(job.settings.precision, device)
-    precision: Literal["float32", "bfloat16"]
-    precision = "bfloat16" if str(dtype) == "torch.bfloat16" else "float32"
-    settings = dataclasses.replace(job.settings, device=device, precision=precision)
-    return dataclasses.replace(job, settings=settings)
-
-
-def _job_of(job: ReconJob, case: Case) -> ReconJob:
-    if job.report is None:
-        return job
-    return dataclasses.replace(job, report=job.report / f"{stem_of(case.input)}.html")
-
-
-def _files(job: ReconJob, output: Path) -> dict[str, Path]:
-    """Name every file of a case, the reconstruction last."""
-    suffix = next((end for end in _NIFTI if output.name.endswith(end)), None)
-    if suffix is None:
-        raise UsageError(
-            f"the output is {output.name}; a reconstruction is written as NIfTI, name it *.nii.gz"
-        )
-    if job.std is not None and job.settings.n_samples < 2:
-        raise UsageError("--std needs at least --samples 2; one sample has no spread")
-    std = job.std
-    if std is None and job.settings.n_samples > 1:
-        std = output.with_name(f"{output.name.removesuffix(suffix)}_std{suffix}")
-    found = {"std": std, "report": job.report, "sidecar": sidecar_of(output)}
-    return {kind: path for kind, path in found.items() if path} | {"reconstruction": output}
-
-
-def _run(job: ReconJob, source: Path, output: Path, *, prior: Prior) -> Run:
-    settings = job.settings
-    options: dict[str, Option] = {
-        "prior": prior.name,
-        "solver": settings.solver,
-        "samples": settings.n_samples,
-        "steps": settings.n_steps,
-        "cg": settings.n_cg,
-        "option": ",".join(f"{name}={text}" for name, text in settings.options) or None,
-        "maps": settings.maps if job.domain == "mri" else None,
-        "device": settings.device,
-        "precision": settings.precision,
-        "chunk": settings.chunk,
-        "reference": job.reference,
-        "report": job.report,
-        "std": job.std,
-    }
-    model = {"Name": prior.name, "Sha256": prior.sha256}
-    return Run(
-        ("recon", job.domain), source, output, settings.seed, settings.device, options, model
-    )

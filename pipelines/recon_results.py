@@ -89,9 +89,17 @@ def on_grid(path: Path, scan: KSpace | Sinogram) -> Volume:
     """Read a truth and cut it to the grid of an acquisition; nothing is resampled.
 
     Raises:
-        InvalidInputError: the two grids differ by more than axis order, flips and a crop.
+        InvalidInputError: the two grids differ by more than axis order, flips and a crop, or the
+            truth is no real, finite 3D image.
     """
     found = read_nifti(path)
+    values = np.asarray(found.array)
+    if values.ndim != 3 or values.dtype.kind not in "fiub":
+        raise InvalidInputError(
+            f"the reference {path} ({found!r}) is not one real 3D image; give a single volume"
+        )
+    if not np.isfinite(values).all():
+        raise InvalidInputError(f"the reference {path} holds NaN or infinite values; give others")
     grid = scan.to_volume(np.zeros(scan.image_shape, dtype=np.float32))
     turned = found.to_orientation(grid.orientation)
     offset = np.linalg.inv(turned.affine) @ grid.affine

@@ -3,7 +3,7 @@
 __all__ = ["Domain", "domain_of", "read_scan"]
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from medsci.errors import InvalidInputError
 
@@ -15,7 +15,13 @@ Domain: TypeAlias = Literal["mri", "ct"]
 _GZIP = b"\x1f\x8b"
 
 
-def read_scan(path: Path, domain: Domain) -> "Any | KSpace | Sinogram":
+@overload
+def read_scan(path: Path, domain: Literal["mri"]) -> "KSpace": ...
+@overload
+def read_scan(path: Path, domain: Literal["ct"]) -> "Sinogram": ...
+@overload
+def read_scan(path: Path, domain: Domain) -> "KSpace | Sinogram": ...
+def read_scan(path: Path, domain: Domain) -> "Any":
     """Read k-space or a sinogram.
 
     Raises:

@@ -174,7 +174,7 @@ def _hints(kind: Any) -> dict[str, Any]:
     for name, hint in typing.get_type_hints(kind).items():
         if dataclasses.is_dataclass(hint):
             found |= {f"{name}.{inner}": h for inner, h in _hints(hint).items()}
-        elif all(k in _PLAIN or get_origin(k) is Literal for k in _choices(hint)):
+        elif any(_is_plain(kind) for kind in _choices(hint)):
             found[name] = hint
     return found
 
@@ -219,8 +219,12 @@ def _parsed(text: str, hint: Any, *, name: str) -> Any:
                 continue
             if not math.isnan(number):  # it would slip through checks of a range
                 return number
-    wanted = " or ".join(_spelt(kind) for kind in _choices(hint))
+    wanted = " or ".join(_spelt(kind) for kind in _choices(hint) if _is_plain(kind))
     raise UsageError(f"{name}={text} came; {name} takes {wanted}")
+
+
+def _is_plain(kind: Any) -> bool:
+    return kind in _PLAIN or get_origin(kind) is Literal
 
 
 def _spelt(kind: Any) -> str:

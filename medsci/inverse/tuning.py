@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medsci.errors import UsageError
 from medsci.inverse.measurement import Measurement, Progress
 from medsci.operators import LinearOp
 
@@ -100,12 +101,14 @@ def tune(
     judge: Callable[[Tensor], float],
     budget: int = 40,
     seed: int = 0,
+    first: Sequence[Settings] = (),
     progress: Progress | None = None,
 ) -> Tuned:
     """Run a solver with settings from a space, and keep what the judge likes best.
 
     Where every entry is a list, their grid is searched, in order, and must fit the budget. Where
-    one is a range, `budget` settings are drawn independently: ranges log-uniform, lists uniform.
+    one is a range, the rest of the budget is drawn at random, ranges log-uniform, lists uniform: a
+    Latin hypercube, so that each setting is spread evenly on its own.
 
     Args:
         solve_with: settings to image.
@@ -114,13 +117,17 @@ def tune(
             `lambda image: psnr(image.numpy(), truth)`.
         budget: most runs of the solver.
         seed: of the draws.
+        first: settings to run before those of the space, part of the budget; `({},)` for what the
+            solver does if told nothing, which wins wherever nothing is better.
         progress: called as `progress(done, total)` after every run.
 
     Raises:
-        ValueError: the space or a list in it is empty, a grid is larger than the budget, or no run
-            gave a number.
+        ValueError: the space or a list in it is empty, or a grid is larger than the budget.
+        UsageError: no run gave a number.
+
+    Source: McKay, Beckman and Conover 1979, doi:10.1080/00401706.1979.10489755.
     """
-    points = _points(space, budget, seed)
+    points = [dict(settings) for settings in first] + _points(space, budget - len(first), seed)
     trials = []
     for i, settings in enumerate(points):
         score = float(judge(solve_with(settings)))
@@ -129,7 +136,7 @@ def tune(
             progress(i + 1, len(points))
     tuned = Tuned(tuple(trials))
     if tuned.best.score == -math.inf:
-        raise ValueError(
+        raise UsageError(
             f"none of {len(points)} runs gave a number; narrow the space, or check the judge"
         )
     return tuned
@@ -153,11 +160,14 @@ def _points(space: Space, budget: int, seed: int) -> list[dict[str, float]]:
             )
         return grid
     rng = np.random.default_rng(seed)
-    return [{name: _drawn(values, rng) for name, values in space.items()} for _ in range(budget)]
+    shares = {name: (rng.permutation(budget) + rng.uniform(size=budget)) / budget for name in space}
+    return [
+        {name: _at(values, float(shares[name][i])) for name, values in space.items()}
+        for i in range(budget)
+    ]
 
 
-def _drawn(values: LogUniform | Sequence[float], rng: np.random.Generator) -> float:
-    u = float(rng.uniform())
+def _at(values: LogUniform | Sequence[float], u: float) -> float:
     return values.at(u) if isinstance(values, LogUniform) else values[int(u * len(values))]
 
 
@@ -190,7 +200,12 @@ class RowsOp(LinearOp):
 
 
 def held_out(
-    measured: Measurement, *, share: float = 0.1, seed: int = 0, axis: int = -1
+    measured: Measurement,
+    *,
+    share: float = 0.1,
+    seed: int = 0,
+    axis: int = -1,
+    among: Sequence[int] | None = None,
 ) -> tuple[Measurement, Measurement]:
     """Split data into those to fit and those to judge by, whole rows at a time.
 
@@ -201,12 +216,15 @@ def held_out(
         axis: of y, along which rows are counted: -2 for the views of sinograms
             `(slices, views, bins)`, that of phase encoding for k-space. Rows of zeros, which were
             not measured, are in neither part.
+        among: the rows that may be held out, for instance the lines outside the centre of k-space,
+            where the share is counted of; all if None.
 
     Returns:
         `(fit, test)`, with operators that see their part only.
 
     Raises:
-        ValueError: the share is not inside (0, 1), or fewer than two rows hold data.
+        ValueError: the share is not inside (0, 1), fewer than two rows hold data, or none of those
+            that may be held out does.
     """
     if not 0.0 < share < 1.0:
         raise ValueError(f"share={share} came; give a share inside (0, 1), about 0.1")
@@ -219,8 +237,13 @@ def held_out(
             f"{len(rows)} rows along axis {axis} of data of shape {tuple(y.shape)} hold data; "
             "at least two are needed to hold one out"
         )
-    n = min(max(round(share * len(rows)), 1), len(rows) - 1)
-    chosen = np.random.default_rng(seed).choice(rows, size=n, replace=False)
+    free = rows if among is None else np.intersect1d(rows, among)
+    if len(free) == 0:
+        raise ValueError(
+            f"among={among} came, and none of these rows holds data; name some that do"
+        )
+    n = min(max(round(share * len(free)), 1), len(rows) - 1)
+    chosen = np.random.default_rng(seed).choice(free, size=n, replace=False)
     shape = [1] * y.ndim
     shape[axis] = y.shape[axis]
     test = torch.zeros(y.shape[axis], dtype=torch.bool)

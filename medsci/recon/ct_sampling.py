@@ -1,18 +1,19 @@
 """Reconstruction of sparse-view and limited-angle CT by sampling the posterior of a 2D prior."""
 
-__all__ = ["default_ct_walk", "posterior_ct", "reconstruct_ct"]
+__all__ = ["default_ct_walk", "default_weights", "posterior_ct", "reconstruct_ct"]
 
 from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
 from medsci.imaging import Volume
 from medsci.imaging.sinogram import Sinogram
 from medsci.inverse import AdmmTvSettings, Dds3dSettings
-from medsci.recon.ct_encoding import CtEncoding, encode_ct, fbp_hu
+from medsci.recon.ct_encoding import CtEncoding, WeightsMethod, encode_ct, fbp_hu
 from medsci.recon.drawing import (
     Posterior,
     Tell,
@@ -22,24 +23,42 @@ from medsci.recon.drawing import (
     plain_settings,
     walk_of,
 )
+from medsci.recon.hounsfield import hu_to_mu
 from medsci.recon.orientation import prior_view
 from medsci.recon.settings import ReconSettings
 
 FALLBACK_WINDOW_HU = (-1000.0, 1000.0)
+FEW_VIEWS = 16  # below, the data leave more open: start with more noise
+BY_CG = ("dds3d", "mbir", "diffpir", "pnp", "pigdm")  # solvers that invert A^H A
 
 
-def default_ct_walk(n_views: int, *, slice_spacing_mm: float = 1.0) -> Dds3dSettings:
+def default_ct_walk(
+    n_views: int, *, noise: float = 0.0, slice_spacing_mm: float = 1.0
+) -> Dds3dSettings:
     """Return the walk of dds3d tuned on simulated trunks and heads, never on a test subject.
 
     Args:
-        n_views: views over half a turn; few need more steps.
+        n_views: views over half a turn.
+        noise: of the data, as of `Measurement`; the tie to the prior's estimate grows with it.
         slice_spacing_mm: the coupling between slices weakens with their distance beyond 1 mm.
     """
-    threshold = 0.02 * min(1.0, 1.0 / slice_spacing_mm)
+    few = n_views < FEW_VIEWS
     return Dds3dSettings(
-        n_steps=50 if n_views < 16 else 40,
-        consistency=AdmmTvSettings(n_cg=10, threshold=threshold),
+        n_steps=60,
+        sigma_max=0.5 if few else 0.25,
+        sigma_min=0.02 if few else 0.005,
+        prox_noise=0.2 * noise**2,
+        consistency=AdmmTvSettings(n_cg=30, threshold=0.02 * min(1.0, 1.0 / slice_spacing_mm)),
     )
+
+
+def default_weights(solver: str, sinogram: Sinogram) -> WeightsMethod:
+    """Return how rays are weighed: by their photons, where these are known and the solver can.
+
+    Weights make the problem worse conditioned. Solvers by conjugate gradients gain from them
+    (0.1 dB at 24 views), those that follow the gradient lose (RED-Diff 1.5 dB).
+    """
+    return "statistical" if solver in BY_CG and sinogram.photons is not None else "none"
 
 
 def posterior_ct(
@@ -76,11 +95,13 @@ def posterior_ct(
     window = _window_of(prior) if window_hu is None else window_hu
     if progress is not None:
         progress(0, 1, "projector")
-    encoding = encode_ct(sinogram, window_hu=window, device=settings.device)
+    weights = default_weights(settings.solver, sinogram)
+    encoding = encode_ct(sinogram, window_hu=window, weights=weights, device=settings.device)
     spacing = float(np.linalg.norm(sinogram.affine[:3, sinogram.axes[0]]))
     base = None
     if settings.solver == "dds3d":
-        base = default_ct_walk(sinogram.n_angles, slice_spacing_mm=spacing)
+        noise = encoding.measured.noise
+        base = default_ct_walk(sinogram.n_angles, noise=noise, slice_spacing_mm=spacing)
     walk = walk_of(settings, base=base)
     samples, n_calls = draw(
         encoding.measured,
@@ -90,7 +111,8 @@ def posterior_ct(
         view=prior_view(sinogram),
         tell=progress,
     )
-    info = _info(encoding, samples, settings=settings, walk=walk) | {"network_calls": n_calls}
+    info = _info(encoding, samples, settings=settings, walk=walk)
+    info |= {"network_calls": n_calls, "weights": weights}
     return _summary(encoding, samples, info)
 
 
@@ -130,11 +152,22 @@ def _info(
         "mu_water": encoding.window.mu_water,
         "noise_of_line_integrals": encoding.noise,
         "operator_norm": encoding.norm,
-        **misfit_of(encoding.measured, samples.mean(dim=0)),
+        **_misfit(encoding, samples.mean(dim=0)),
         "seed": settings.seed,
         "precision": settings.precision,
         "device": settings.device,
     }
+
+
+def _misfit(encoding: CtEncoding, image: Tensor) -> dict[str, float]:
+    """Return the misfit of line integrals as measured, and that of the weighted ones over noise."""
+    window = encoding.window
+    mu = hu_to_mu(window.to_hu(image), mu_water=window.mu_water)
+    y = torch.from_numpy(encoding.sinogram.data).to(mu.device)
+    with torch.no_grad():
+        left = torch.linalg.vector_norm(encoding.projector(mu) - y)
+    relative = float(left / torch.linalg.vector_norm(y))
+    return misfit_of(encoding.measured, image) | {"relative_data_misfit": relative}
 
 
 def _span_deg(angles: Float64[np.ndarray, " n_angles"]) -> float:

@@ -55,6 +55,31 @@ def test_a_range_is_searched_per_decade():
     assert other.trials[0].settings != found.trials[0].settings
 
 
+def test_what_is_tried_first_is_part_of_the_budget_and_wins_ties():
+    def flat(settings):
+        return torch.tensor(abs(settings.get("lam", 0.1) - 0.1))
+
+    space = {"lam": LogUniform(1e-3, 1e-2)}
+    found = tune(flat, space, judge=judge, budget=5, first=({},))
+    assert len(found.trials) == 5
+    assert found.best is found.trials[0]
+    assert found.settings == {}
+    tied = tune(flat, {"lam": [0.1]}, judge=judge, budget=2, first=({},))
+    assert tied.settings == {}
+    beaten = tune(flat, {"lam": [0.1]}, judge=judge, budget=2, first=({"lam": 1.0},))
+    assert beaten.settings == {"lam": 0.1}
+
+
+def test_draws_are_spread_evenly_in_each_setting_on_its_own():
+    space = {"lam": LogUniform(1e-4, 1.0), "lr": LogUniform(1e-2, 1.0), "n": [1.0, 2.0]}
+    found = tune(bowl, space, judge=judge, budget=8, seed=3)
+    lam, lr = (np.log10([trial.settings[name] for trial in found.trials]) for name in ("lam", "lr"))
+    assert sorted(np.floor((lam + 4) * 2)) == list(range(8)), "one in each half decade"
+    assert sorted(np.floor((lr + 2) * 4)) == list(range(8))
+    assert sorted(trial.settings["n"] for trial in found.trials) == [1.0] * 4 + [2.0] * 4
+    assert list(np.argsort(lam)) != list(np.argsort(lr)), "paired at random"
+
+
 def test_runs_that_fail_to_give_a_number_never_win():
     def judge_of(image):
         return math.nan if float(image) < 0.5 else -float(image)
@@ -124,6 +149,23 @@ def test_every_row_is_in_one_part_and_parts_add_up(axis):
     assert_adjoint(test.op, x, y)
     other = held_out(measured, share=0.3, seed=3, axis=axis)[1]
     assert not torch.equal(other.y, test.y)
+
+
+def test_rows_that_may_not_be_held_out_never_are():
+    op = ViewsOp(random(24, 10, dtype=DOUBLE), 8)
+    y = random(3, 8, 3, dtype=DOUBLE, seed=1)
+    y[:, 5] = 0.0
+    measured = Measurement(y, op, layout="plain")
+    gone = set()
+    for seed in range(30):
+        _, test = held_out(measured, share=0.4, seed=seed, axis=1, among=[1, 2, 5, 6])
+        rows = torch.nonzero((test.y != 0).any(0).any(-1)).flatten().tolist()
+        assert len(rows) == 1
+        gone |= set(rows)
+    assert gone == {1, 2, 6}, "five holds no data"
+    for none in ([], [5]):
+        with pytest.raises(ValueError, match="none of these rows holds data"):
+            held_out(measured, axis=1, among=none)
 
 
 def test_complex_lines_of_k_space():

@@ -45,7 +45,9 @@ def run(name: str, problem: LinearGaussian, *, seed: int = 0):
     prior = Watched(problem.prior(PATHS["vp"]))
     measured = problem.measured()
     if name == "ddrm":  # it needs an operator of known decomposition
-        measured = Measurement(torch.from_numpy(problem.truth).unflatten(1, (2, 3)), IdentityOp())
+        measured = Measurement(
+            torch.from_numpy(problem.truth).unflatten(1, (2, 3)), IdentityOp(), 0.1
+        )
     rng = Rng(seed, range(problem.n))
     return solve(measured, prior, rng=rng, method=name, settings=few_steps(name)), prior
 
@@ -149,7 +151,7 @@ class TestOptions:
             ("red-diff", {"antithetic": "1"}, "takes true or false"),
             ("red-diff", {"r_data": "m/n"}, "takes a number or n/m"),
             ("red-diff", {"lr": "-1"}, "red-diff: lr=-1.0 came; give a positive step"),
-            ("dds3d", {"consistency.n_cg": "0"}, "dds3d: n_cg=0 came"),
+            ("dds3d", {"consistency.n_cg": "0"}, "dds3d: n_cg=0, n_sweeps=1 came"),
         ],
     )
     def test_errors(self, method, text, words):

@@ -13,7 +13,7 @@ from medsci.core import Path
 from medsci.imaging import ParallelBeam, Volume
 from medsci.operators.projector import projector
 from medsci.recon import ReconSettings, SimulateCtSettings, posterior_ct, simulate_ct
-from medsci.recon.ct_sampling import default_ct_walk, reconstruct_ct
+from medsci.recon.ct_sampling import default_ct_walk, default_weights, reconstruct_ct
 from medsci.recon.hounsfield import hu_to_mu
 
 
@@ -69,17 +69,23 @@ def test_spread_and_mean_are_of_the_same_samples(scan, drawn):
     assert drawn.std.array.mean() > 1.0
 
 
-def test_the_misfit_is_that_of_the_written_volume(scan, drawn):
+@pytest.mark.parametrize("photons", [None, 1e5])
+def test_the_misfit_is_that_of_the_written_volume(scan, photons):
+    """That of the data as they are in the file, even where the solver weighed them."""
+    known = dataclasses.replace(scan, photons=photons)
+    drawn = posterior_ct(known, White(), settings=settings())
+    assert drawn.info["weights"] == ("none" if photons is None else "statistical")
     op = projector(scan.beam, scan.grid)
     mu = hu_to_mu(torch.from_numpy(scan.from_volume_array(drawn.mean.array)))
     y = torch.from_numpy(scan.data)
     left = float((op(mu) - y).norm() / y.norm())
     assert drawn.info["relative_data_misfit"] == pytest.approx(left, rel=1e-3)
-    noise = drawn.info["noise_of_line_integrals"]
-    over = float((op(mu) - y).norm()) / noise / y.numel() ** 0.5
-    assert drawn.info["misfit_over_noise"] == pytest.approx(over, rel=1e-3)
-    other = posterior_ct(scan, White(), settings=settings(n_cg=1))
+    other = posterior_ct(known, White(), settings=settings(n_cg=1))
     assert other.info["relative_data_misfit"] > 1.2 * left, "control: fewer CG steps fit less"
+    if photons is None:
+        over = float((op(mu) - y).norm()) / drawn.info["noise_of_line_integrals"]
+        expected = over / y.numel() ** 0.5
+        assert drawn.info["misfit_over_noise"] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("window", [(-1000.0, 1000.0), (-1024.0, 2000.0)])
@@ -124,7 +130,18 @@ def test_the_span_is_what_the_views_cover(scan, degrees, span):
 
 
 def test_the_tuned_walk():
-    assert default_ct_walk(8).n_steps > default_ct_walk(60).n_steps
+    few, many = default_ct_walk(8), default_ct_walk(60)
+    assert (few.n_steps, few.sigma_max) >= (many.n_steps, many.sigma_max)
+    assert few != many
     thick, thin = (default_ct_walk(24, slice_spacing_mm=mm).consistency for mm in (4.0, 1.0))
     assert thick.threshold == pytest.approx(thin.threshold / 4)
     assert default_ct_walk(24, slice_spacing_mm=0.5).consistency.threshold == thin.threshold
+    noisy, clean = default_ct_walk(24, noise=0.02), default_ct_walk(24, noise=0.01)
+    assert noisy.prox_noise == pytest.approx(4 * clean.prox_noise)
+
+
+def test_rays_are_weighed_where_photons_are_known_and_the_solver_gains(scan):
+    unknown = dataclasses.replace(scan, photons=None)
+    assert default_weights("dds3d", scan) == "statistical"
+    assert default_weights("red-diff", scan) == "none"
+    assert default_weights("dds3d", unknown) == "none"
