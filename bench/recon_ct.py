@@ -33,7 +33,7 @@ from medsci.models import load_denoiser, untrained_like
 from medsci.operators.filtered_backprojection import filtered_backprojection
 from medsci.recon import SimulateCtSettings, encode_ct
 from medsci.recon.baselines import l1_wavelet, least_squares_cg, total_variation
-from medsci.recon.ct_sampling import default_ct_walk, default_weights
+from medsci.recon.ct_sampling import default_ct_walk
 from medsci.recon.ct_simulation import simulate_ct
 from medsci.recon.hounsfield import mu_to_hu
 from medsci.recon.orientation import Oriented, prior_view
@@ -123,7 +123,7 @@ def classical(scan, encoding, *, truth, mask, tuned: dict) -> dict[str, tuple]:
 
 
 def learnt(
-    scan, encodings, priors: dict, *, solvers: list[str], seed: int
+    scan, encoding, priors: dict, *, solvers: list[str], seed: int
 ) -> dict[str, np.ndarray]:
     images = {}
     for label, prior in priors.items():
@@ -131,7 +131,7 @@ def learnt(
         for solver in solvers if label in ("", ", flow") else ["dds3d"]:
             if (label == ", flow") != (solver == "flowchef"):
                 continue
-            encoding, base = encodings[default_weights(solver, scan)], None
+            base = None
             if solver == "dds3d":
                 noise = encoding.measured.noise
                 spacing = float(np.linalg.norm(scan.affine[:3, scan.axes[0]]))
@@ -173,13 +173,10 @@ def run_case(subject: str, views: int, options, priors: dict) -> dict[str, list]
         truth = scan.reference
         moved = np.moveaxis(truth + 1000.0, 0, -1)
         mask = np.moveaxis(head_mask(moved, spacing_mm=volume.spacing_mm), -1, 0)
-        encoding = {
-            weights: encode_ct(scan, window_hu=options.window, weights=weights)
-            for weights in ("none", "statistical")
-        }
+        encoding = encode_ct(scan, window_hu=options.window)
         rows, images = {}, {}
         if not options.no_classical:
-            rows, images = classical(scan, encoding["none"], truth=truth, mask=mask, tuned=tuned)
+            rows, images = classical(scan, encoding, truth=truth, mask=mask, tuned=tuned)
         ours = {}
         if not options.no_learnt:
             ours = learnt(scan, encoding, priors, solvers=options.solvers, seed=seed)

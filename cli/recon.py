@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from medsci.cli import simulate
+from medsci.cli import simulate, tune
 from medsci.cli.baseline import baseline
 from medsci.cli.options import (
     Device,
@@ -30,6 +30,7 @@ from medsci.errors import UsageError
 
 app = typer.Typer(help="Reconstruct MRI and CT from incomplete data.", no_args_is_help=True)
 app.add_typer(simulate.app, name="simulate")
+app.add_typer(tune.app, name="tune")
 app.command(name="baseline")(baseline)
 
 Solver: TypeAlias = Annotated[
@@ -41,6 +42,10 @@ Option: TypeAlias = Annotated[
     typer.Option(
         "--option", metavar="NAME=VALUE", help="Further setting of the solver; may be repeated."
     ),
+]
+Tuned: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--settings", help="Solver and settings from `recon tune`; --option overrides."),
 ]
 Samples: TypeAlias = Annotated[
     int | None,
@@ -89,6 +94,7 @@ def mri(
     prior: Annotated[str, typer.Option(help="Name or folder of a model.")] = "brain-t1-2d",
     solver: Solver = "dds3d",
     option: Option = None,
+    tuned: Tuned = None,
     samples: Samples = None,
     report: Report = None,
     std: Std = None,
@@ -147,6 +153,7 @@ def mri(
         talk=talk_of(quiet=quiet, verbose=verbose, as_json=as_json),
         threads=threads,
         engine=(engine, scheduler, workers),
+        tuned=tuned,
     )
 
 
@@ -165,6 +172,7 @@ def ct(
     prior: Annotated[str, typer.Option(help="Name or folder of a model.")] = "ct-2d",
     solver: Solver = "dds3d",
     option: Option = None,
+    tuned: Tuned = None,
     samples: Samples = None,
     report: Report = None,
     std: Std = None,
@@ -216,6 +224,7 @@ def ct(
         talk=talk_of(quiet=quiet, verbose=verbose, as_json=as_json),
         threads=threads,
         engine=(engine, scheduler, workers),
+        tuned=tuned,
     )
 
 
@@ -229,6 +238,7 @@ def _run(
     talk: Any,
     threads: int | None,
     engine: tuple[Literal["local", "dask"], str | None, int | None],
+    tuned: Path | None,
 ) -> None:
     from medsci.inverse.methods import method_of
     from medsci.pipelines.device import use_threads
@@ -240,6 +250,11 @@ def _run(
     if chosen.kind == "dask" and threads not in (None, 1):
         raise UsageError("--threads is 1 in every worker of --engine dask; use --workers instead")
     use_threads(threads)
+    if tuned is not None:
+        from medsci.pipelines.tuned_file import read_tuned
+
+        settings["solver"], found = read_tuned(tuned, domain=domain)
+        settings["options"] = (*found, *settings["options"])
     if settings["n_samples"] is None:
         settings["n_samples"] = 3 if method_of(settings["solver"]).samples else 1
     with talk.progress() as progress:

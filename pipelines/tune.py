@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, final
 from medsci.errors import UsageError
 from medsci.pipelines import Progress
 from medsci.pipelines.cases import CaseReport
-from medsci.pipelines.device import choose_device
 from medsci.pipelines.outputs import check_outputs, existing_file, staged
-from medsci.pipelines.recon import Prior, ReconJob, ReconWork
+from medsci.pipelines.recon import ReconWork
+from medsci.pipelines.recon_job import Prior, ReconJob, resolved
 from medsci.pipelines.run import Option, Run, sha256_of
 from medsci.pipelines.scans import read_scan
 from medsci.pipelines.tune_job import TuneJob
@@ -65,11 +65,11 @@ def tune_files(
     if target.suffix not in (".yaml", ".yml"):
         raise UsageError(f"the output is {target.name}; settings are YAML, name it *.yaml")
     check_outputs([target], inputs=sources, existing=job.existing)
-    job = _resolved(job)
+    named = resolved(ReconJob(domain=job.domain, settings=job.settings, prior=job.prior))
+    job = dataclasses.replace(job, settings=named.settings)
     scans = [read_scan(path, job.domain) for path in sources]
     judged = _judged(job, sources, scans)
     if prior is None:
-        named = ReconJob(domain=job.domain, settings=job.settings, prior=job.prior)
         prior = ReconWork(named).prior
     if progress is not None:
         progress(0, job.budget, "scans")
@@ -235,18 +235,6 @@ def _value(text: str) -> int | float | str:
 
 def _number(score: float) -> float | None:
     return round(score, 6) if math.isfinite(score) else None
-
-
-def _resolved(job: TuneJob) -> TuneJob:
-    """Replace every `auto` by what it means on this machine, so that the record says it."""
-    from medsci.core.precision import resolve_precision
-
-    device = choose_device(job.settings.device)
-    is_half = str(resolve_precision(job.settings.precision, device)) == "torch.bfloat16"
-    settings = dataclasses.replace(
-        job.settings, device=device, precision="bfloat16" if is_half else "float32"
-    )
-    return dataclasses.replace(job, settings=settings)
 
 
 def _provenance(

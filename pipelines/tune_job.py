@@ -11,7 +11,7 @@ from typing import Literal, final
 from medsci.errors import UsageError
 from medsci.inverse.methods import options_of, settings_of
 from medsci.pipelines.outputs import Existing
-from medsci.pipelines.recon import PRIORS
+from medsci.pipelines.recon_job import PRIORS
 from medsci.pipelines.scans import Domain
 from medsci.recon.settings import ReconSettings
 

@@ -95,10 +95,10 @@ def encoded(
         return _mri(scan, name, solver=solver, maps=maps, spacing=spacing, device=device)
 
     from medsci.recon.ct_encoding import encode_ct
-    from medsci.recon.ct_sampling import FALLBACK_WINDOW_HU, default_ct_walk, default_weights
+    from medsci.recon.ct_sampling import FALLBACK_WINDOW_HU, default_ct_walk
 
-    window, weights = window_hu or FALLBACK_WINDOW_HU, default_weights(solver, scan)
-    ct = encode_ct(scan, window_hu=window, weights=weights, device=device)
+    window = window_hu or FALLBACK_WINDOW_HU
+    ct = encode_ct(scan, window_hu=window, device=device)
     base = None
     if solver == "dds3d":
         noise = ct.measured.noise

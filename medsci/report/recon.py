@@ -239,7 +239,7 @@ def _score_section(rows: Sequence[Score], *, region: str) -> Section:
         rows=[[row.method, *(getattr(row, q) for q in shown)] for row in rows],
         caption=score_words(shown),
     )
-    title = "Against the fully sampled truth" if has_truth else "How well the data are met"
+    title = "Against the truth" if has_truth else "How well the data are met"
     return Section(title=title, tables=[table])
 
 
@@ -266,7 +266,7 @@ def _summary(
                     label="Data misfit",
                     value=100 * ours.data_misfit,
                     unit="%",
-                    note="‖Ax − y‖ / ‖y‖ over acquired samples",
+                    note="‖Ax − y‖ / ‖y‖ over what was acquired",
                 )
             )
         if ours.seconds is not None:

@@ -115,7 +115,7 @@ def score_words(quantities: Sequence[str]) -> str:
         "ssim": "SSIM: Gaussian window of 1.5 voxels, 11 taps, slice by slice, averaged over the "
         "mask.",
         "nrmse": "NRMSE: norm of the error over norm of the truth.",
-        "data_misfit": "Data misfit: ‖Ax − y‖ / ‖y‖ over the acquired samples; below the noise "
+        "data_misfit": "Data misfit: ‖Ax − y‖ / ‖y‖ over what was acquired; below the noise "
         "level it means that noise was fitted.",
     }
     chosen = [text for name, text in words.items() if name in quantities]
@@ -139,7 +139,8 @@ def uncertainty_section(
     )
     is_not = (
         "It is not an error bar. It cannot show what all samples get wrong together: anatomy "
-        "unlike anything the prior has seen, errors of the coil maps, motion, a wrong noise level. "
+        "unlike anything the prior has seen, motion, a wrong noise level, errors of what was taken "
+        "as known of the scan (coil maps in MRI, rays in CT). "
         "A dark voxel is not a proven one."
     )
     if n_samples is not None and n_samples >= 2:

@@ -18,6 +18,7 @@ QUICK = [
     ["recon", "ct", "--help"],
     ["recon", "simulate", "mri", "--help"],
     ["recon", "simulate", "ct", "--help"],
+    ["recon", "tune", "ct", "--help"],
     ["recon", "baseline", "--help"],
     ["convert", "--help"],
     ["train", "--help"],

@@ -112,3 +112,23 @@ def test_mri_takes_coil_maps(room, kspace_of, capfd, monkeypatch):
     record = yaml.safe_load((room / "e.yaml").read_text())
     assert record["domain"] == "mri"
     assert record["provenance"]["Options"]["maps"] == "low_res"
+
+
+def test_recon_takes_what_was_found(tune, room, capfd):
+    tune(f"-o d.yaml {QUICK} --solver red-diff --seed 5")
+    found = yaml.safe_load((room / "d.yaml").read_text())
+    words = "recon ct -i scan.h5 --prior tiny --seed 1 --device cpu --precision float32 -q"
+    given = ["--settings", "d.yaml", "--option", "lr=0.07"]
+    assert main([*words.split(), "-o", "d.nii.gz", *given]) == 0, capfd.readouterr().err
+    record = json.loads((room / "d.json").read_text())
+    assert record["Reconstruction"]["method"] == "red-diff"
+    assert record["Reconstruction"]["n_steps"] == 3
+    assert record["Reconstruction"]["lr"] == 0.07
+    for name, value in found["options"].items():
+        if name != "lr":
+            assert str(record["Reconstruction"][name]) == str(value)
+    capfd.readouterr()
+    assert (
+        main([*words.split()[:2], "-i", "scan.h5", "-o", "e.nii.gz", "--settings", "no.yaml"]) == 4
+    )
+    assert "no.yaml" in capfd.readouterr().err

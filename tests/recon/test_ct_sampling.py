@@ -13,7 +13,7 @@ from medsci.core import Path
 from medsci.imaging import ParallelBeam, Volume
 from medsci.operators.projector import projector
 from medsci.recon import ReconSettings, SimulateCtSettings, posterior_ct, simulate_ct
-from medsci.recon.ct_sampling import default_ct_walk, default_weights, reconstruct_ct
+from medsci.recon.ct_sampling import default_ct_walk, reconstruct_ct
 from medsci.recon.hounsfield import hu_to_mu
 
 
@@ -71,10 +71,9 @@ def test_spread_and_mean_are_of_the_same_samples(scan, drawn):
 
 @pytest.mark.parametrize("photons", [None, 1e5])
 def test_the_misfit_is_that_of_the_written_volume(scan, photons):
-    """That of the data as they are in the file, even where the solver weighed them."""
+    """That of the data as they are in the file."""
     known = dataclasses.replace(scan, photons=photons)
     drawn = posterior_ct(known, White(), settings=settings())
-    assert drawn.info["weights"] == ("none" if photons is None else "statistical")
     op = projector(scan.beam, scan.grid)
     mu = hu_to_mu(torch.from_numpy(scan.from_volume_array(drawn.mean.array)))
     y = torch.from_numpy(scan.data)
@@ -138,10 +137,3 @@ def test_the_tuned_walk():
     assert default_ct_walk(24, slice_spacing_mm=0.5).consistency.threshold == thin.threshold
     noisy, clean = default_ct_walk(24, noise=0.02), default_ct_walk(24, noise=0.01)
     assert noisy.prox_noise == pytest.approx(4 * clean.prox_noise)
-
-
-def test_rays_are_weighed_where_photons_are_known_and_the_solver_gains(scan):
-    unknown = dataclasses.replace(scan, photons=None)
-    assert default_weights("dds3d", scan) == "statistical"
-    assert default_weights("red-diff", scan) == "none"
-    assert default_weights("dds3d", unknown) == "none"
