@@ -122,9 +122,7 @@ def classical(scan, encoding, *, truth, mask, tuned: dict) -> dict[str, tuple]:
     return rows, images
 
 
-def learnt(
-    scan, encoding, priors: dict, *, solvers: list[str], seed: int
-) -> dict[str, np.ndarray]:
+def learnt(scan, encoding, priors: dict, *, solvers: list[str], seed: int) -> dict[str, np.ndarray]:
     images = {}
     for label, prior in priors.items():
         view = Slicewise(Oriented(prior, prior_view(scan)), chunk=4)
