@@ -75,7 +75,7 @@ frequency = torch.fft.fftfreq(N) * N
 power = (1.0 + (frequency[:, None] ** 2 + frequency**2) / 16.0) ** -1.5
 power = power * (0.1**2 / power.mean())
 prior = StationaryMixtureOracle(Path.vp_cosine(), torch.stack(blobs), spectrum=power)
-truth = prior.sample(4, generator=generator)[:, 0]
+truth = prior.sample(4, 0.0, generator=generator)[:, 0]
 
 noise = 0.02
 y = op(truth) + noise * torch.randn(truth.shape, generator=generator) * alive
