@@ -154,7 +154,7 @@ def priors_of(options) -> dict[str, nn.Module]:
     if "flowchef" in options.solvers:
         priors[", flow"] = load_denoiser(f"{options.prior}-flow")
     if options.controls:
-        priors[", untrained"] = untrained_like(options.prior)
+        priors[", untrained"] = untrained_like(priors[""])
         priors[", prior of T1 heads"] = Magnitude(load_denoiser("brain-t1-2d"))
     return priors
 

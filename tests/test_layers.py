@@ -90,6 +90,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", code, *options],
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=120,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder)},

