@@ -157,7 +157,6 @@ class _Cohort:
         outcome: Outcome = future.result()
         future.release()
         _say(outcome)
-        mark_of(case.output, run=self._run).unlink(missing_ok=True)
         if self._deaths[key]:
             sweep(outputs_of(case, self._work))
         return outcome.report
