@@ -5,9 +5,9 @@
     python bench/restore.py --control         the same with an untrained prior, which must lose
 
 Our rows use the library's defaults; the best weight of every simple method is chosen by the truth.
-PSNR in dB inside the head (in the holes for inpaint) for a range of the 99th percentile; for bias the
-coefficient of variation of corrected over true, on 48 slices. scikit-image gives two of the simple
-methods and is named where absent. The last line is `RESULT {json}`.
+PSNR in dB inside the head (in the holes for inpaint) for a range of the 99th percentile; for bias
+the coefficient of variation of corrected over true, on 48 slices. scikit-image gives two of the
+simple methods and is named where absent. The last line is `RESULT {json}`.
 """
 
 import argparse
@@ -48,6 +48,7 @@ class Bench:
         self.rng = np.random.default_rng(0)
 
     def score(self, image: np.ndarray, *, truth=None, mask=None) -> float:
+        """Return the PSNR in dB."""
         truth = self.truth if truth is None else truth
         mask = self.mask if mask is None else mask
         return psnr(
@@ -58,14 +59,17 @@ class Bench:
         )
 
     def ours(self, volume: Volume, mask: Volume | None = None, **options: object) -> np.ndarray:
+        """Return what `medsci restore` gives."""
         settings = RestoreSettings(**options)
         return restore(volume, self.prior, settings=settings, units=UNITS, mask=mask).mean.array
 
     def with_noise(self, array: np.ndarray, share: float) -> Volume:
+        """Add Gaussian noise, a share of the bright level."""
         noise = share * self.bright * self.rng.standard_normal(array.shape)
         return self.volume.with_array((array + noise).astype(np.float32))
 
     def denoise(self) -> dict[str, float]:
+        """Noise of 5 %."""
         noisy = self.with_noise(self.truth, 0.05)
         y = torch.from_numpy(np.ascontiguousarray(noisy.array.transpose(2, 0, 1))) / self.bright
         smooth = [total_variation(y, IdentityOp(), weight=w, norm=1.0) for w in (0.02, 0.04, 0.06)]
@@ -84,6 +88,7 @@ class Bench:
         return rows
 
     def deblur(self) -> dict[str, float]:
+        """A Gaussian of 3 mm and noise of 1 %."""
         shape = self.truth.shape[:2]
         op = BlurOp.gaussian(3.0, shape, spacing_mm=(1.0, 1.0), boundary="reflect")
         stack = torch.from_numpy(np.ascontiguousarray(self.truth.transpose(2, 0, 1)))
@@ -101,6 +106,7 @@ class Bench:
         }
 
     def superres(self) -> dict[str, float]:
+        """Pixels of 2 mm to 1 mm."""
         truth, mask = self.truth[:180, :216], self.mask[:180, :216]
         low = truth.reshape(90, 2, 108, 2, 2).mean((1, 3)).astype(np.float32)
         volume = Volume(low, np.diag([2.0, 2.0, 1.0, 1.0]))
@@ -119,6 +125,7 @@ class Bench:
         }
 
     def inpaint(self) -> dict[str, float]:
+        """Three discs of 16 to 24 pixels."""
         i, j = np.indices(self.truth.shape[:2])
         hole = np.zeros(self.truth.shape, bool)
         for row, column, radius in HOLES:
@@ -143,6 +150,7 @@ class Bench:
         return rows
 
     def bias(self) -> dict[str, float]:
+        """A smooth field of up to a fifth."""
         head = colin(62, 110)
         mask = head_mask(head.array, spacing_mm=(1.0, 1.0, 1.0))
         x, y, z = (np.linspace(-1.0, 1.0, n) for n in head.shape)

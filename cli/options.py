@@ -1,19 +1,24 @@
 """Options that several commands share, each spelled and explained once."""
 
 __all__ = [
+    "Chunk",
+    "CoilMaps",
     "Device",
     "EngineName",
     "Json",
     "Output",
     "Overwrite",
+    "Precision",
     "Quiet",
     "Scheduler",
     "Seed",
     "SkipExisting",
+    "SolverName",
     "Threads",
     "Verbose",
     "Workers",
     "existing_of",
+    "pairs_of",
     "seed_of",
 ]
 
@@ -67,6 +72,18 @@ Workers: TypeAlias = Annotated[
     int | None,
     typer.Option(min=1, help="Worker processes to start, one thread each. Default: the cores."),
 ]
+Precision: TypeAlias = Annotated[
+    Literal["auto", "float32", "bfloat16"], typer.Option(help="Numbers of the network.")
+]
+Chunk: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Slices per network call: memory, not results.")
+]
+CoilMaps: TypeAlias = Annotated[
+    Literal["espirit", "low_res", "file"], typer.Option(help="Where coil maps come from.")
+]
+SolverName: TypeAlias = Literal[
+    "dds3d", "mbir", "red-diff", "flowchef", "diffpir", "pigdm", "dps", "ddrm", "pnp"
+]
 
 
 def seed_of(asked: int | None) -> int:
@@ -87,3 +104,18 @@ def existing_of(
     if overwrite and skip_existing:
         raise UsageError("--overwrite and --skip-existing contradict each other; give one")
     return "overwrite" if overwrite else "skip" if skip_existing else "refuse"
+
+
+def pairs_of(words: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """Take NAME=VALUE of `--option` apart; commas join several, as a record of a run has them.
+
+    Raises:
+        UsageError: a part is not NAME=VALUE.
+    """
+    pairs = []
+    for word in (part for given in words or [] for part in given.split(",")):
+        name, equals, text = (piece.strip() for piece in word.partition("="))
+        if not (name and equals and text):
+            raise UsageError(f"--option is {word!r}; give NAME=VALUE, for example n_steps=50")
+        pairs.append((name, text))
+    return tuple(pairs)

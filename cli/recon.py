@@ -10,19 +10,24 @@ import typer
 from medsci.cli import simulate, tune
 from medsci.cli.baseline import baseline
 from medsci.cli.options import (
+    Chunk,
+    CoilMaps,
     Device,
     EngineName,
     Json,
     Output,
     Overwrite,
+    Precision,
     Quiet,
     Scheduler,
     Seed,
     SkipExisting,
+    SolverName,
     Threads,
     Verbose,
     Workers,
     existing_of,
+    pairs_of,
     seed_of,
 )
 from medsci.cli.talk import talk_of
@@ -34,7 +39,7 @@ app.add_typer(tune.app, name="tune")
 app.command(name="baseline")(baseline)
 
 Solver: TypeAlias = Annotated[
-    Literal["dds3d", "mbir", "red-diff", "flowchef", "diffpir", "pigdm", "dps", "ddrm", "pnp"],
+    SolverName,
     typer.Option(help="How the prior and the data are brought together; see docs/inverse.md."),
 ]
 Option: TypeAlias = Annotated[
@@ -68,12 +73,6 @@ Steps: TypeAlias = Annotated[
 Cg: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="CG steps per call. Default: tuned.")
 ]
-Precision: TypeAlias = Annotated[
-    Literal["auto", "float32", "bfloat16"], typer.Option(help="Numbers of the network.")
-]
-Chunk: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Slices per network call: memory, not results.")
-]
 Timings: TypeAlias = Annotated[
     bool, typer.Option("--timings", help="Record wall time in the sidecar.")
 ]
@@ -102,9 +101,7 @@ def mri(
     seed: Seed = None,
     steps: Steps = None,
     cg: Cg = None,
-    maps: Annotated[
-        Literal["espirit", "low_res", "file"], typer.Option(help="Where coil maps come from.")
-    ] = "espirit",
+    maps: CoilMaps = "espirit",
     device: Device = "auto",
     precision: Precision = "auto",
     chunk: Chunk = None,
@@ -140,7 +137,7 @@ def mri(
         },
         settings={
             "solver": solver,
-            "options": _options(option),
+            "options": pairs_of(option),
             "n_samples": samples,
             "n_steps": steps,
             "n_cg": cg,
@@ -212,7 +209,7 @@ def ct(
         },
         settings={
             "solver": solver,
-            "options": _options(option),
+            "options": pairs_of(option),
             "n_samples": samples,
             "n_steps": steps,
             "n_cg": cg,
@@ -267,14 +264,3 @@ def _run(
             engine=chosen,
         )
     raise typer.Exit(code)
-
-
-def _options(words: list[str] | None) -> tuple[tuple[str, str], ...]:
-    """Take NAME=VALUE apart; commas join several, as a record of a run has them."""
-    pairs = []
-    for word in (part for given in words or [] for part in given.split(",")):
-        name, equals, text = (piece.strip() for piece in word.partition("="))
-        if not (name and equals and text):
-            raise UsageError(f"--option is {word!r}; give NAME=VALUE, for example n_steps=50")
-        pairs.append((name, text))
-    return tuple(pairs)

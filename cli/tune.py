@@ -8,15 +8,20 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 
 from medsci.cli.options import (
+    Chunk,
+    CoilMaps,
     Device,
     Json,
     Output,
     Overwrite,
+    Precision,
     Quiet,
     Seed,
+    SolverName,
     Threads,
     Verbose,
     existing_of,
+    pairs_of,
     seed_of,
 )
 from medsci.cli.talk import talk_of
@@ -35,7 +40,7 @@ Scans: TypeAlias = Annotated[
 ]
 Prior: TypeAlias = Annotated[str, typer.Option(help="Name or folder of a model.")]
 Solver: TypeAlias = Annotated[
-    Literal["dds3d", "mbir", "red-diff", "flowchef", "diffpir", "pigdm", "dps", "ddrm", "pnp"],
+    SolverName,
     typer.Option(help="Whose options to search; see docs/inverse.md."),
 ]
 Ranges: TypeAlias = Annotated[
@@ -63,12 +68,6 @@ Judge: TypeAlias = Annotated[
 Slices: TypeAlias = Annotated[
     int, typer.Option(help="Neighbouring slices in the middle of each scan.")
 ]
-Precision: TypeAlias = Annotated[
-    Literal["auto", "float32", "bfloat16"], typer.Option(help="Numbers of the network.")
-]
-Chunk: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Slices per network call: memory, not results.")
-]
 
 
 @app.command()
@@ -84,9 +83,7 @@ def mri(
     slices: Slices = 4,
     samples: Samples = 1,
     seed: Seed = None,
-    maps: Annotated[
-        Literal["espirit", "low_res", "file"], typer.Option(help="Where coil maps come from.")
-    ] = "espirit",
+    maps: CoilMaps = "espirit",
     device: Device = "auto",
     precision: Precision = "auto",
     chunk: Chunk = None,
@@ -107,7 +104,7 @@ def mri(
         output,
         job={"domain": "mri", "prior": prior, "budget": budget, "judge": judge, "slices": slices,
              "ranges": _ranges(range_), "existing": existing_of(overwrite)},
-        settings={"solver": solver, "options": _options(option), "n_samples": samples,
+        settings={"solver": solver, "options": pairs_of(option), "n_samples": samples,
                   "seed": seed_of(seed), "maps": maps, "device": device, "precision": precision,
                   "chunk": chunk},
         talk=talk_of(quiet=quiet, verbose=verbose, as_json=as_json),
@@ -146,7 +143,7 @@ def ct(
         output,
         job={"domain": "ct", "prior": prior, "budget": budget, "judge": judge, "slices": slices,
              "ranges": _ranges(range_), "existing": existing_of(overwrite)},
-        settings={"solver": solver, "options": _options(option), "n_samples": samples,
+        settings={"solver": solver, "options": pairs_of(option), "n_samples": samples,
                   "seed": seed_of(seed), "device": device, "precision": precision,
                   "chunk": chunk},
         talk=talk_of(quiet=quiet, verbose=verbose, as_json=as_json),
@@ -191,13 +188,3 @@ def _ranges(words: list[str] | None) -> tuple[tuple[str, float, float], ...]:
                 f"--range is {word!r}; give NAME=LOW:HIGH, for example lam=0.001:1"
             ) from error
     return tuple(found)
-
-
-def _options(words: list[str] | None) -> tuple[tuple[str, str], ...]:
-    pairs = []
-    for word in (part for given in words or [] for part in given.split(",")):
-        name, equals, text = (piece.strip() for piece in word.partition("="))
-        if not (name and equals and text):
-            raise UsageError(f"--option is {word!r}; give NAME=VALUE, for example n_steps=50")
-        pairs.append((name, text))
-    return tuple(pairs)

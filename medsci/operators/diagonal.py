@@ -50,7 +50,7 @@ class DiagonalOp(LinearOp):
         return self._times((self.weights.conj() * self.weights).real, x)
 
     def _times(self, weights: Tensor, x: Tensor) -> Tensor:
-        check_tail(x, self.weights, "weight array")
+        check_tail(x, self.weights, name="weight array")
         if self.weights.is_complex() and not x.is_complex():
             raise InvalidInputError(
                 f"the weights are {self.weights.dtype} but the image is {x.dtype}; "

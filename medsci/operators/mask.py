@@ -39,7 +39,7 @@ class MaskOp(LinearOp):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the known pixels, real or complex like the image."""
-        check_tail(x, self.mask, "mask")
+        check_tail(x, self.mask, name="mask")
         return x * self.mask
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class MaskOp(LinearOp):
         return self.forward(x)
 
 
-def check_tail(x: Tensor, values: Tensor, name: str) -> None:
+def check_tail(x: Tensor, values: Tensor, *, name: str, of: str = "image") -> None:
     """Refuse an image whose last axes are not those of the values it is multiplied by.
 
     Broadcasting alone would let a 1 x 8 image through a mask of 8 x 8.
@@ -62,6 +62,6 @@ def check_tail(x: Tensor, values: Tensor, name: str) -> None:
     )
     if not fits:
         raise InvalidInputError(
-            f"the image is {tuple(x.shape)} but the {name} is {tuple(values.shape)}; "
-            f"give an image that ends in the sizes of the {name}"
+            f"the {of} is {tuple(x.shape)} but the {name} is {tuple(values.shape)}; "
+            f"crop or zero-pad the {of} until it ends in the sizes of the {name}"
         )

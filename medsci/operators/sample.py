@@ -7,8 +7,8 @@ from typing import final
 from jaxtyping import Bool, Complex
 from torch import Tensor
 
-from medsci.errors import InvalidInputError
 from medsci.operators.linear_op import LinearOp
+from medsci.operators.mask import check_tail
 
 
 @final
@@ -36,14 +36,7 @@ class SampleOp(LinearOp):
 
     def forward(self, x: Complex[Tensor, "*k_space"]) -> Complex[Tensor, "*k_space"]:
         """Return the sampled k-space."""
-        tail = x.shape[x.ndim - self.mask.ndim :] if x.ndim >= self.mask.ndim else ()
-        if len(tail) != self.mask.ndim or any(
-            m not in (1, n) for m, n in zip(self.mask.shape, tail, strict=True)
-        ):
-            raise InvalidInputError(
-                f"the k-space is {tuple(x.shape)} but the mask is {tuple(self.mask.shape)}; "
-                "crop or zero-pad k-space to the mask's size"
-            )
+        check_tail(x, self.mask, name="mask", of="k-space")
         return x * self.mask
 
     def adjoint(self, y: Complex[Tensor, "*k_space"]) -> Complex[Tensor, "*k_space"]:

@@ -22,9 +22,9 @@ from medsci.imaging import Volume
 from medsci.imaging.sinogram import Sinogram
 from medsci.inverse.measurement import Measurement
 from medsci.operators import LinearOp
-from medsci.operators.diagonal import DiagonalOp
 from medsci.operators.filtered_backprojection import FilterWindow, filtered_backprojection
 from medsci.operators.projector import projector
+from medsci.recon.baselines import weighted
 from medsci.recon.ct_noise import expected_noise, measured_noise, statistical_weights
 from medsci.recon.hounsfield import AIR_HU, HuWindow, known_mu_water, mu_to_hu
 
@@ -101,12 +101,13 @@ def encode_ct(
     op = projector(sinogram.beam, sinogram.grid, backend=backend, memory_gib=memory_gib).to(device)
     one = y.new_ones(1, *sinogram.grid.shape)
     data = window.sinogram_to_prior(y, op(one).expand_as(y))
-    root = statistical_weights(y).sqrt() if weights == "statistical" else None
+    ray_weights = statistical_weights(y) if weights == "statistical" else None
+    root = None if ray_weights is None else ray_weights.sqrt()
     noise = _noise(y, sinogram.photons, root=None)
     noise_of_data = _noise(y, sinogram.photons, root=root) / window.mu_span
     whole: LinearOp = op
-    if root is not None:
-        data, whole = root * data, DiagonalOp(root) @ op
+    if ray_weights is not None:
+        data, whole = weighted(data, op, weights=ray_weights)
     # Slices share the rays; only weights make their norms differ.
     norm = whole.norm(one if root is None else one.expand(len(y), -1, -1), n_iter=30)
     if not norm > 0.0:

@@ -9,9 +9,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from medsci.core import Path, Rng, Slicewise
+from medsci.core.solve import grid
 from medsci.inverse.measurement import Measurement, Solution
 from medsci.inverse.solvers.admm_tv import AdmmTvSettings
-from medsci.inverse.solvers.dds3d import Dds3dSettings, dds3d, noise_grid
+from medsci.inverse.solvers.dds3d import Dds3dSettings, dds3d
 from medsci.operators import CartesianMriOp, SampleOp
 
 VARIANCE = 0.09
@@ -146,7 +147,13 @@ def test_deterministic_walk_is_the_product_of_its_matrices() -> None:
     )
     measured = Measurement(y, SampleOp(mask))
     ours = dds3d(measured, GaussianPrior(path), rng=Rng(3, [0, 1]), settings=settings).image
-    times = noise_grid(path, settings)
+    times = grid.karras(
+        path,
+        settings.n_steps,
+        sigma_max=settings.sigma_max,
+        sigma_min=settings.sigma_min,
+        final_zero=True,
+    )
     start = float(path.sigma(times[0])) * Rng(3, [0, 1]).normal((2, 2, 1, 4), step=-1).double()
     x = torch.complex(start[:, 0], start[:, 1]).numpy()
     kept, data = mask.numpy().astype(float), y.numpy()

@@ -8,9 +8,10 @@ import torch
 from contracts.dense_volume import DensePrior, DenseSweeps, small_problem, smooth_covariance
 
 from medsci.core import Path, Rng
+from medsci.core.solve import grid
 from medsci.inverse.measurement import Measurement
 from medsci.inverse.solvers.admm_tv import AdmmTvSettings
-from medsci.inverse.solvers.dds3d import Dds3dSettings, dds3d, noise_grid
+from medsci.inverse.solvers.dds3d import Dds3dSettings, dds3d
 from medsci.inverse.solvers.mbir import MbirSettings, mbir
 
 F64 = torch.float64
@@ -83,7 +84,13 @@ def dds3d_error(*, n_steps: int = 2, wrap: bool = False, ddim: bool = False) -> 
     rng, prior = Rng(5, range(4)), DensePrior(path, COVARIANCE)
     ours = dds3d(measured, prior, rng=rng, settings=settings).image
     sweeps = DenseSweeps(matrix, measured.y.numpy(), 4, **NUMBERS, wrap=wrap)
-    times = noise_grid(path, settings)
+    times = grid.karras(
+        path,
+        settings.n_steps,
+        sigma_max=settings.sigma_max,
+        sigma_min=settings.sigma_min,
+        final_zero=True,
+    )
     x = path.sigma(times[0]) * noise(-1)
     for i, (t, s) in enumerate(itertools.pairwise(times)):
         alpha, sigma = path.alpha(t), path.sigma(t)
@@ -112,7 +119,13 @@ def affine_walk(
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Return mean, and the matrices on the start and on the noise of each step, of one slice."""
     eye, normal = np.eye(64), matrix.T @ matrix
-    times = noise_grid(path, settings)
+    times = grid.karras(
+        path,
+        settings.n_steps,
+        sigma_max=settings.sigma_max,
+        sigma_min=settings.sigma_min,
+        final_zero=True,
+    )
     mean, chain, fresh = np.zeros(64), path.sigma(times[0]) * eye, []
     for t, s in itertools.pairwise(times):
         alpha, sigma = path.alpha(t), path.sigma(t)

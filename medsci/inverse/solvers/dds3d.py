@@ -9,18 +9,17 @@ Source: Chung et al. 2024 (DDS), arXiv:2303.05754, with the slice coupling of Ch
 arXiv:2211.10655.
 """
 
-__all__ = ["Dds3dSettings", "dds3d", "noise_grid"]
+__all__ = ["Dds3dSettings", "dds3d"]
 
 import math
 from dataclasses import dataclass, field
 from typing import final
 
-import numpy as np
 from torch import Tensor
 
-from medsci.core import Ancestral, DataConsistency, Path, Rng, StepState
-from medsci.core.solve import grid as grids
+from medsci.core import Ancestral, DataConsistency, Rng, StepState
 from medsci.inverse.measurement import Measurement, Prior, Progress, Solution
+from medsci.inverse.solvers._walk import times_of
 from medsci.inverse.solvers.admm_tv import AdmmTv, AdmmTvSettings, rms_change
 
 
@@ -68,18 +67,6 @@ class Dds3dSettings:
             raise ValueError(f"prox_noise={self.prox_noise} came; give a number >= 0")
 
 
-def noise_grid(path: Path, settings: Dds3dSettings) -> np.ndarray:
-    """Return the times of the walk, `n_steps + 1` of them, ending at clean data."""
-    return grids.karras(
-        path,
-        settings.n_steps,
-        sigma_max=settings.sigma_max,
-        sigma_min=settings.sigma_min,
-        rho=settings.rho_grid,
-        final_zero=True,
-    )
-
-
 def dds3d(
     measured: Measurement,
     prior: Prior,
@@ -108,7 +95,13 @@ def dds3d(
     """
     settings = Dds3dSettings() if settings is None else settings
     path = prior.path
-    times = noise_grid(path, settings)
+    times = times_of(
+        path,
+        settings.n_steps,
+        sigma_max=settings.sigma_max,
+        sigma_min=settings.sigma_min,
+        rho_grid=settings.rho_grid,
+    )
     plan = Ancestral(eta=settings.eta, rule="fraction").plan(path, times)
     sweeps = AdmmTv(measured, settings=settings.consistency)
     levels: list[float] = []
