@@ -10,7 +10,7 @@ Source: Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033; randomised labe
 Billot et al. 2023, doi:10.1016/j.media.2023.102789.
 """
 
-__all__ = ["LABELS", "Template", "load_template", "simulate_head"]
+__all__ = ["LABELS", "Template", "load_template", "pull", "simulate_head"]
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -103,7 +103,7 @@ def _deformation(shape: tuple[int, ...], generator: np.random.Generator) -> torc
     return warped
 
 
-def _pull(channels: np.ndarray, coordinates: torch.Tensor) -> np.ndarray:
+def pull(channels: np.ndarray, coordinates: torch.Tensor) -> np.ndarray:
     """Sample channels (c, i, j, k) at voxel coordinates, linearly, in slabs to use both cores."""
     shape = torch.tensor(channels.shape[1:], dtype=torch.float32)
     grid = (2.0 * coordinates / (shape - 1.0) - 1.0).flip(-1)[None]
@@ -164,7 +164,7 @@ def simulate_head(seed: int) -> tuple[np.ndarray, np.ndarray]:
     shape = template.t1.shape
     coordinates = _deformation(shape, generator)
     stacked = np.concatenate([template.logits, template.t1[None], template.distance_mm[None]])
-    moved = _pull(stacked, coordinates)
+    moved = pull(stacked, coordinates)
     logits, t1, distance = moved[:3], moved[3], moved[4]
     height = coordinates[..., 2].numpy()
     del coordinates

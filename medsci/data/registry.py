@@ -138,6 +138,16 @@ _ENTRIES = (
         licence="see the atlas' own terms; loaded, not shipped",
         citation="Rohlfing et al. 2012, doi:10.3389/fninf.2012.00027",
     ),
+    DataEntry(
+        name="oasis-to-t1-warp",
+        content="displacement of one head from an atlas, after an affine, 108x146x128 at 2 mm",
+        package="nitransforms",
+        file="tests/data/ds-005_sub-01_from-OASIS_to-T1_warp_fsl.nii.gz",
+        provider="pip install --no-deps nitransforms",
+        sha256="f8d5778b2bfcc149df18d3c99333681ba2d32bd17a433f98dfbf63f66bfe6207",
+        licence="the package is MIT; a subject of OpenNeuro ds000005: loaded, not shipped",
+        citation="Goncalves et al. 2021, doi:10.21105/joss.03459",
+    ),
 )
 
 
