@@ -24,8 +24,11 @@ __all__ = [
     "read_kspace",
     "read_nifti",
     "read_sinogram",
+    "resample_spacing",
+    "resample_to",
     "return_kind",
     "to_nibabel",
+    "window",
     "write_bart",
     "write_cfl",
     "write_json",
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from medsci.imaging.kspace import KSpace
     from medsci.imaging.kspace_file import read_kspace, write_kspace
     from medsci.imaging.nifti import read_nifti, to_nibabel, write_nifti
+    from medsci.imaging.resample import resample_spacing, resample_to, window
     from medsci.imaging.sinogram import Sinogram
     from medsci.imaging.sinogram_arrays import SinogramLayout
     from medsci.imaging.sinogram_file import read_sinogram, write_sinogram
@@ -75,8 +79,11 @@ _HOME = {
     "read_kspace": "kspace_file",
     "read_nifti": "nifti",
     "read_sinogram": "sinogram_file",
+    "resample_spacing": "resample",
+    "resample_to": "resample",
     "return_kind": "convert",
     "to_nibabel": "nifti",
+    "window": "resample",
     "write_bart": "bart",
     "write_cfl": "bart",
     "write_json": "atomic",

@@ -5,6 +5,7 @@
     MRI       CartesianMriOp = SampleOp @ FourierOp @ CoilOp
     CT        projector(beam, grid): matrices, matrix-free, Fourier-slice or ASTRA
     images    BlurOp, MaskOp, DownsampleOp, SliceProfileOp, DiagonalOp, DifferenceOp
+    volumes   ResampleOp.between(two grids in the world), ChannelOp
     by SVD    spectrum_of(op), for the operators whose singular vectors are known
 """
 
@@ -12,6 +13,7 @@ __all__ = [
     "AbstractProjector",
     "BlurOp",
     "CartesianMriOp",
+    "ChannelOp",
     "CoilOp",
     "DiagonalOp",
     "DifferenceOp",
@@ -21,6 +23,7 @@ __all__ = [
     "LineNormalOp",
     "LinearOp",
     "MaskOp",
+    "ResampleOp",
     "SampleOp",
     "SliceProfileOp",
     "Spectrum",
@@ -35,6 +38,7 @@ __all__ = [
 from medsci.operators.abstract_projector import AbstractProjector
 from medsci.operators.blur import BlurOp, gaussian_kernel
 from medsci.operators.cartesian_mri import CartesianMriOp
+from medsci.operators.channel import ChannelOp
 from medsci.operators.coil import CoilOp
 from medsci.operators.conjugate_gradient import conjugate_gradient
 from medsci.operators.diagonal import DiagonalOp
@@ -46,6 +50,7 @@ from medsci.operators.line_normal import LineNormalOp
 from medsci.operators.linear_op import IdentityOp, LinearOp
 from medsci.operators.mask import MaskOp
 from medsci.operators.projector import projector
+from medsci.operators.resample import ResampleOp
 from medsci.operators.sample import SampleOp
 from medsci.operators.soft_threshold import soft_threshold
 from medsci.operators.svd import Spectrum, spectrum_of
