@@ -7,6 +7,8 @@ __all__ = [
     "Case",
     "CaseList",
     "DataEntry",
+    "DeformationLaw",
+    "LabelFractions",
     "NiftiPatches",
     "NiftiSlices",
     "NiftiVolumes",
@@ -16,13 +18,16 @@ __all__ = [
     "Preparation",
     "Sample",
     "SimulatedCt",
+    "SimulatedHeadVolumes",
     "SimulatedHeads",
     "Source",
     "check_data",
     "check_disjoint",
     "list_cases",
     "list_data",
+    "measure_deformation",
     "read_data",
+    "real_warp",
     "simulated_head_volume",
     "smooth_phase",
     "write_pair_file",
@@ -37,8 +42,11 @@ if TYPE_CHECKING:
     from medsci.data.bids import Bids
     from medsci.data.case import Case, CaseList
     from medsci.data.ct_slices import SimulatedCt
+    from medsci.data.deformation_law import DeformationLaw, measure_deformation, real_warp
+    from medsci.data.head_volumes import SimulatedHeadVolumes
     from medsci.data.heads import SimulatedHeads, simulated_head_volume
     from medsci.data.known import read_data
+    from medsci.data.label_maps import LabelFractions
     from medsci.data.listing import check_disjoint, list_cases
     from medsci.data.nifti_patches import NiftiPatches, PatchLaw
     from medsci.data.nifti_slices import NiftiSlices
@@ -56,6 +64,8 @@ _HOMES = {
     "Case": "case",
     "CaseList": "case",
     "DataEntry": "registry",
+    "DeformationLaw": "deformation_law",
+    "LabelFractions": "label_maps",
     "NiftiPatches": "nifti_patches",
     "NiftiSlices": "nifti_slices",
     "NiftiVolumes": "nifti_volumes",
@@ -65,13 +75,16 @@ _HOMES = {
     "Preparation": "reading",
     "Sample": "source",
     "SimulatedCt": "ct_slices",
+    "SimulatedHeadVolumes": "head_volumes",
     "SimulatedHeads": "heads",
     "Source": "source",
     "check_data": "registry",
     "check_disjoint": "listing",
     "list_cases": "listing",
     "list_data": "registry",
+    "measure_deformation": "deformation_law",
     "read_data": "known",
+    "real_warp": "deformation_law",
     "simulated_head_volume": "heads",
     "smooth_phase": "phase",
     "write_pair_file": "pairs",

@@ -5,7 +5,15 @@ whether it is resampled to another voxel size, how its intensity is scaled and t
 is cropped or padded. After scaling, zero always means background, so that zeros may be padded.
 """
 
-__all__ = ["Intensity", "Preparation", "UnreadableError", "centred", "oriented", "read_array"]
+__all__ = [
+    "Intensity",
+    "Preparation",
+    "UnreadableError",
+    "centred",
+    "oriented",
+    "read_array",
+    "resampled",
+]
 
 import struct
 import warnings
@@ -91,7 +99,7 @@ class Preparation:
             if not np.isfinite(values).all():
                 raise UnreadableError("it holds NaN or infinite values")
             if self.voxel_size_mm is not None:
-                values = _resampled(values, voxel_size_mm, self.voxel_size_mm)
+                values = resampled(values, voxel_size_mm, self.voxel_size_mm)
             values = _scaled(values, self.intensity)
             if not np.isfinite(values).all():
                 raise UnreadableError("its values leave the range of float32 when scaled")
@@ -160,7 +168,7 @@ def _real_values(data: np.ndarray, *, magnitude: bool) -> np.ndarray:
     return np.abs(values) if magnitude else values
 
 
-def _resampled(
+def resampled(
     values: np.ndarray, have_mm: Sequence[float | int], want_mm: Sequence[float | int]
 ) -> np.ndarray:
     """Interpolate linearly on a grid of the same centre and, to half a voxel, the same extent."""

@@ -56,6 +56,7 @@ def _how_to_load(config: ModelConfig) -> list[str]:
                   + (f": {names}." if names else ".")]  # fmt: skip
         if getattr(config.network, "null_label", True):
             lines[-1] += f" Label {config.network.n_labels} means none, for guidance."
+    lines += _conditions(config)
     latent_dim = int(getattr(config.network, "latent_dim", 0))
     if config.sampler is not None and latent_dim:
         lines += ["", "It draws with a latent, fresh at every step:", "", "```python",
@@ -72,6 +73,39 @@ def _how_to_load(config: ModelConfig) -> list[str]:
     return lines
 
 
+def _conditions(config: ModelConfig) -> list[str]:
+    """Say which covariates and which condition image the network takes, if any."""
+    lines = []
+    n_covariates = int(getattr(config.network, "n_covariates", 0))
+    if n_covariates:
+        lines += ["", f"It takes `covariates`, float32 (b, {n_covariates}), each as (value - mean) "
+                  "/ sd, and NaN for each that is not given; without them it draws from its whole "
+                  "population."]  # fmt: skip
+    if config.covariates:
+        lines += [
+            "",
+            "| covariate | unit | mean | sd | seen in training |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {c.name} | {c.unit or '1'} | {c.mean:g} | {c.std:g} | {c.low:g} to {c.high:g} |"
+            for c in config.covariates
+        ]
+    n_image = int(getattr(config.network, "condition_channels", 0))
+    if n_image:
+        lines += ["", f"It takes `image`, float32 (b, {n_image}, *space) on the grid of the "
+                  "sample, NaN where it is not known; it may be left out."]  # fmt: skip
+    return lines
+
+
+def _space(config: ModelConfig) -> str | None:
+    """Say where the axes of a volume point to and how large its voxels are."""
+    if config.network.spatial_dims != 3:
+        return None
+    sides = " x ".join(f"{side:g}" for side in config.voxel_size_mm)
+    return f"{config.orientation}+" + (f", voxels of {sides} mm" if sides else "")
+
+
 def _facts(config: ModelConfig, rows: _Rows, recipe: Mapping[str, Any]) -> list[str]:
     hidden = ("cache_dir", "train", "validation", "root", "folder", "path")
     data = {k: v for k, v in recipe.get("data", {}).items() if k not in hidden}
@@ -85,9 +119,11 @@ def _facts(config: ModelConfig, rows: _Rows, recipe: Mapping[str, Any]) -> list[
         "seed": config.training.get("seed"),
         "data": ", ".join(f"{k} {v}" for k, v in data.items()),
         "image size": " x ".join(str(n) for n in config.training_size),
+        "axes": _space(config),
         "channels": ", ".join(config.image_channels),
         "labels": ", ".join(config.labels) or (config.network.n_labels or None),
         "intensity": config.intensity,
+        "range of the data": _range(config.value_range),
         "prediction": f"{config.prediction} on the path {config.path.kind}",
         "training time": f"{rows[-1]['seconds'] / 60.0:.0f} min" if rows else None,
         "imported from": config.training.get("imported_from"),
@@ -96,6 +132,10 @@ def _facts(config: ModelConfig, rows: _Rows, recipe: Mapping[str, Any]) -> list[
     }
     lines = [f"- {name}: {value}" for name, value in facts.items() if value not in (None, "")]
     return lines + [f"- adapter: {_named(use)}, weight {use.weight:g}" for use in config.adapters]
+
+
+def _range(ends: tuple[float, float] | None) -> str | None:
+    return None if ends is None else f"{ends[0]:g} to {ends[1]:g}"
 
 
 def _named(source: TeacherConfig | AdapterUse | None) -> str | None:

@@ -5,7 +5,9 @@ The path configurations describe the paths of `medsci.core` as data; `build_path
 
 __all__ = [
     "AdapterUse",
+    "CovariateConfig",
     "ModelConfig",
+    "Orientation",
     "PathConfig",
     "PredictionName",
     "RectifiedConfig",
@@ -40,6 +42,7 @@ PredictionName = Literal["x0", "eps", "v", "flow", "score", "edm"]
 TimeCodeName = Literal[
     "angle", "time", "unit_time", "sigma_hat", "log_sigma_hat", "row", "nearest_row"
 ]
+Orientation = Literal["RAS", "LPS"]
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
@@ -148,19 +151,48 @@ class SamplerHint(_Frozen):
     solver: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = "auto"
 
 
+class CovariateConfig(_Frozen):
+    """One number that a model is conditioned on.
+
+    The network gets `(value - mean) / std`; `low` and `high` are the range of values, in `unit`,
+    that training has seen. `correlation` is its row of the correlation matrix of all covariates,
+    where it is known: with it, what a user does not ask for can be drawn from the population.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    unit: str = ""
+    mean: float
+    std: PositiveFloat
+    low: float
+    high: float
+    correlation: tuple[Annotated[float, Field(ge=-1.0, le=1.0)], ...] = ()
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "CovariateConfig":
+        if self.low > self.high:
+            raise ValueError(
+                f"covariate {self.name}: low {self.low} is above high {self.high}; "
+                "give the smaller one first"
+            )
+        return self
+
+
 class ModelConfig(_Frozen):
     """Everything needed to rebuild a denoiser, and what a user must know before using it.
 
     `sha256` and `n_parameters` are filled in when the weights are written. `intensity` says in
     words how images have to be scaled, and for CT `window_hu` which Hounsfield units are 0 and 1;
-    `image_channels` names the channels in their order.
+    `image_channels` names the channels in their order. `orientation` says where the axes of a
+    volume point to (RAS: to the right, to anterior, to superior), and `value_range` between which
+    numbers all data lie, in units of the model, where that is so.
     Weights in float16 change the output by a thousandth of its own error, measured on a trained
     2D prior for sigma_hat from 0.05 to 3; in bfloat16 it would be seven times that, and bfloat16
     arithmetic, whatever the weights, costs ten to twenty times that.
 
     `task` says in a word what the model is for; `labels` names the network's labels in their order;
-    `spectrum` is what the choice of a grid needs to know of the data; `sampler` is set for models
-    that only few steps of one solver give good samples of.
+    `covariates` are the numbers that the network takes as condition, in their order; `spectrum` is
+    what the choice of a grid needs to know of the data; `sampler` is set for models that only few
+    steps of one solver give good samples of.
     """
 
     format_version: Literal[1] = 1
@@ -174,6 +206,9 @@ class ModelConfig(_Frozen):
     unit_input: bool = True
     image_channels: tuple[str, ...] = ("real", "imaginary")
     labels: tuple[str, ...] = ()
+    covariates: tuple[CovariateConfig, ...] = ()
+    orientation: Orientation = "RAS"
+    value_range: tuple[float, float] | None = None
     intensity: str = "99th percentile of the magnitude over the head is 1"
     window_hu: tuple[float, float] | None = None
     training_size: tuple[PositiveInt, ...] = ()
@@ -196,6 +231,23 @@ class ModelConfig(_Frozen):
             raise ValueError(
                 f"labels names {len(self.labels)} and the network has {self.network.n_labels}; "
                 "name every label of the network, or none"
+            )
+        takes = int(getattr(self.network, "n_covariates", 0))
+        if self.covariates and len(self.covariates) != takes:
+            raise ValueError(
+                f"covariates describes {len(self.covariates)} and the network takes {takes}; "
+                "describe every covariate of the network, or none"
+            )
+        if any(
+            len(one.correlation) not in (0, len(self.covariates)) for one in self.covariates
+        ) or (len({len(one.correlation) for one in self.covariates}) > 1):
+            raise ValueError(
+                "covariates.correlation is not a square matrix; give every covariate one number "
+                "per covariate, or none any"
+            )
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(
+                f"value_range is {self.value_range}; give (low, high) with low below high"
             )
         if self.time_code in ("row", "nearest_row") and self.path.kind != "tabulated":
             raise ValueError(

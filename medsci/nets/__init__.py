@@ -5,6 +5,7 @@ __all__ = [
     "AdmConfig",
     "ConvDiscriminator",
     "DenoiserFeatures",
+    "Footprint",
     "Mlp",
     "MlpConfig",
     "MlpDiscriminator",
@@ -21,9 +22,11 @@ __all__ = [
     "adapter_state",
     "add_lora",
     "build_network",
+    "checkpoint_activations",
     "load_adapter",
     "merge_adapters",
     "remove_lora",
+    "slice_activations",
 ]
 
 import importlib
@@ -31,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medsci.nets.adm import Adm
+    from medsci.nets.checkpointing import checkpoint_activations
     from medsci.nets.config import (
         AdmConfig,
         MlpConfig,
@@ -42,10 +46,12 @@ if TYPE_CHECKING:
     )
     from medsci.nets.discriminator import ConvDiscriminator, MlpDiscriminator
     from medsci.nets.features import DenoiserFeatures, RandomFeatures
+    from medsci.nets.footprint import Footprint
     from medsci.nets.lora import adapter_state, add_lora, load_adapter, merge_adapters, remove_lora
     from medsci.nets.mlp import Mlp
     from medsci.nets.monai_unet import MonaiUNet
     from medsci.nets.ncsnpp import NcsnPlusPlus
+    from medsci.nets.sliced import slice_activations
     from medsci.nets.unet import UNet2d, build_network
     from medsci.nets.unet_3d import UNet3d
 
@@ -54,6 +60,7 @@ _HOMES = {
     "AdmConfig": "config",
     "ConvDiscriminator": "discriminator",
     "DenoiserFeatures": "features",
+    "Footprint": "footprint",
     "Mlp": "mlp",
     "MlpConfig": "config",
     "MlpDiscriminator": "discriminator",
@@ -70,9 +77,11 @@ _HOMES = {
     "adapter_state": "lora",
     "add_lora": "lora",
     "build_network": "unet",
+    "checkpoint_activations": "checkpointing",
     "load_adapter": "lora",
     "merge_adapters": "lora",
     "remove_lora": "lora",
+    "slice_activations": "sliced",
 }
 
 

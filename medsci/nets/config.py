@@ -9,6 +9,12 @@ published weights say with `null_label` whether their table of labels has that r
 
 `latent_dim` is for networks that draw instead of averaging (`medsci.core.learn.BridgeGan`): so many
 standard normal numbers per sample, given as `latent`, float of shape (b, latent_dim). 0 is none.
+
+`n_covariates` numbers per sample, given as `covariates`, float of shape (b, n_covariates), and
+`condition_channels` channels beside the state, given as `image`, float of shape
+(b, condition_channels, *space), tell the network what to draw. NaN means "not known", entry by
+entry and pixel by pixel, and so does leaving them out: the unconditional law is one of the
+answers. 0 is none.
 """
 
 __all__ = [
@@ -58,9 +64,17 @@ class _StemUNet(_Network):
     norm_groups: PositiveInt = 16
     n_labels: NonNegativeInt = 0
     latent_dim: NonNegativeInt = 0
+    n_covariates: NonNegativeInt = 0
+    condition_channels: NonNegativeInt = 0
+    gated: bool = False
 
     @model_validator(mode="after")
     def _fits_together(self) -> "_StemUNet":
+        if self.gated and self.in_channels < self.out_channels:
+            raise ValueError(
+                f"gated came with in_channels {self.in_channels} and out_channels "
+                f"{self.out_channels}; a gate needs an input channel for each output"
+            )
         _check_levels(self.channels, self.res_blocks, self.attention_levels)
         _check_groups(self.channels, self.norm_groups)
         heads = (self.head_channels,) * len(self.channels)
@@ -80,6 +94,11 @@ class UNet2dConfig(_StemUNet):
     already runs at a fraction of the resolution; 1 switches it off. `channels` gives one width per
     level, `res_blocks` the residual blocks per level on the way down (one more on the way up).
     Attention sits in the middle block, and in the levels named by `attention_levels` (0 = finest).
+
+    `gated`: the U-Net returns a shift and a gate per pixel, and the output is
+    `shift + gate * input`. Without it every pixel of the input has to pass through the features of
+    the finest level; where a folded block holds as many numbers as there are features, hardly any
+    room is left to tell them from noise, and low noise levels are learnt slowly or not at all.
     """
 
     kind: Literal["unet_2d"] = "unet_2d"

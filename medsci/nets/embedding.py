@@ -1,9 +1,18 @@
-"""Times, labels and latents as vectors."""
+"""Times, labels, latents and covariates as vectors."""
 
-__all__ = ["LatentEmbedding", "check_latent", "labels_or_none", "sinusoids", "with_latent"]
+__all__ = [
+    "CovariateEmbedding",
+    "LatentEmbedding",
+    "check_covariates",
+    "check_latent",
+    "labels_or_none",
+    "sinusoids",
+    "with_covariates",
+    "with_latent",
+]
 
 import math
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -69,6 +78,33 @@ def check_latent(
     return latent.to(like.dtype)
 
 
+def check_covariates(
+    covariates: Float[Tensor, "b n"] | None, *, n_covariates: int, like: Tensor
+) -> Float[Tensor, "b n"] | None:
+    """Return the covariates, one row per sample of `like`, in its dtype, NaN where none is known.
+
+    None comes back for a network without.
+
+    Raises:
+        ValueError: covariates came and the network has none, or their shape is another.
+    """
+    if not n_covariates:
+        if covariates is not None:
+            raise ValueError(
+                "covariates came, but the network has none (n_covariates is 0); leave them out"
+            )
+        return None
+    wanted = (len(like), n_covariates)
+    if covariates is None:
+        return like.new_full(wanted, float("nan"))
+    if tuple(covariates.shape) != wanted:
+        raise ValueError(
+            f"covariates of shape {tuple(covariates.shape)} came; give {wanted}, one row per "
+            "sample, with NaN for every entry that is not known"
+        )
+    return covariates.to(device=like.device, dtype=like.dtype)
+
+
 @final
 class LatentEmbedding(nn.Module):
     """Embed a latent, plus the label where there are labels, for the place where labels enter.
@@ -106,4 +142,47 @@ def with_latent(unet: nn.Module, latent_dim: int) -> None:
     label = unet.class_embedding if unet.num_class_embeds is not None else None
     width = unet.time_embed[-1].out_features  # type: ignore[index,union-attr]
     unet.class_embedding = LatentEmbedding(latent_dim, int(width), label=label)  # type: ignore[arg-type]
+    unet.num_class_embeds = unet.num_class_embeds or 1  # type: ignore[assignment]
+
+
+@final
+class CovariateEmbedding(nn.Module):
+    """Embed covariates, plus label and latent where there are such.
+
+        e = W2 silu(W1 [k v, k] + b1) + b2,     k = 1 where v is known, else 0
+
+    The flags `k` tell a covariate of value zero, which is its mean, from one that is not known.
+
+    Args:
+        n_covariates: how many.
+        width: of the embedding.
+        rest: embeds what stands beside the covariates; None where there is nothing.
+    """
+
+    def __init__(self, n_covariates: int, width: int, *, rest: nn.Module | None) -> None:
+        super().__init__()
+        self.rest = rest
+        self.covariates = nn.Sequential(
+            nn.Linear(2 * n_covariates, width), nn.SiLU(), nn.Linear(width, width)
+        )
+
+    def forward(self, codes: tuple[Any, Float[Tensor, "b n"]]) -> Float[Tensor, "b width"]:
+        """Return the embedding of `(what rest embeds, covariates)`."""
+        others, values = codes
+        unknown = values.isnan()
+        flagged = torch.cat([values.masked_fill(unknown, 0.0), (~unknown).to(values.dtype)], dim=1)
+        embedded: Tensor = self.covariates(flagged)
+        return embedded if self.rest is None else embedded + self.rest(others)
+
+
+def with_covariates(unet: nn.Module, n_covariates: int) -> None:
+    """Let MONAI's U-Net take `(label or (label, latent), covariates)` where it takes a label.
+
+    To be called after `with_latent`. Without covariates nothing is touched.
+    """
+    if not n_covariates:
+        return
+    rest = unet.class_embedding if unet.num_class_embeds is not None else None
+    width = unet.time_embed[-1].out_features  # type: ignore[index,union-attr]
+    unet.class_embedding = CovariateEmbedding(n_covariates, int(width), rest=rest)  # type: ignore[arg-type]
     unet.num_class_embeds = unet.num_class_embeds or 1  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from medsci.nets.config import (
     UNet2dConfig,
     UNet3dConfig,
 )
-from medsci.nets.folded import call_unet, monai_unet_behind_stem
+from medsci.nets.folded import beside, call_unet, gated, monai_unet_behind_stem
 from medsci.nets.space import pad_to_multiple
 
 
@@ -50,19 +50,32 @@ class UNet2d(nn.Module):
         *,
         label: Int[Tensor, " b"] | None = None,
         latent: Float[Tensor, "b n"] | None = None,
+        covariates: Float[Tensor, "b m"] | None = None,
+        image: Float[Tensor, "b c_image h w"] | None = None,
     ) -> Float[Tensor, "b c_out h w"]:
         """Return the prediction for states `x`; `code` tells the time, on a scale of 0 to 1000.
 
+        Covariates and image are NaN where they are not known, and may be left out.
+
         Raises:
-            ValueError: a label or a latent came and the network has none, or a latent is missing.
+            ValueError: a condition came that the network has not, or a latent is missing.
         """
         height, width = x.shape[-2:]
-        padded = pad_to_multiple(x, self.config.multiple)
+        told = beside(x, image, condition_channels=self.config.condition_channels)
+        padded = pad_to_multiple(told, self.config.multiple)
         folded = functional.pixel_unshuffle(padded, self.config.stem_factor)
         folded = folded.contiguous(memory_format=torch.channels_last)
-        deep = call_unet(self.unet, folded, code, config=self.config, label=label, latent=latent)
+        deep = call_unet(
+            self.unet,
+            folded,
+            code,
+            config=self.config,
+            label=label,
+            latent=latent,
+            covariates=covariates,
+        )
         out = functional.pixel_shuffle(deep, self.config.stem_factor)
-        return out[..., :height, :width]
+        return gated(out, padded, config=self.config)[..., :height, :width]
 
 
 def build_network(config: NetworkConfig, *, seed: int = 0) -> nn.Module:

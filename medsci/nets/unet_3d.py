@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from medsci.nets.config import UNet3dConfig
-from medsci.nets.folded import call_unet, monai_unet_behind_stem
+from medsci.nets.folded import beside, call_unet, gated, monai_unet_behind_stem
 from medsci.nets.space import depth_to_space, pad_to_multiple, space_to_depth
 
 
@@ -34,16 +34,30 @@ class UNet3d(nn.Module):
         *,
         label: Int[Tensor, " b"] | None = None,
         latent: Float[Tensor, "b n"] | None = None,
+        covariates: Float[Tensor, "b m"] | None = None,
+        image: Float[Tensor, "b c_image i j k"] | None = None,
     ) -> Float[Tensor, "b c_out i j k"]:
         """Return the prediction for states `x`; `code` tells the time, on a scale of 0 to 1000.
 
+        Covariates and image are NaN where they are not known, and may be left out.
+
         Raises:
-            ValueError: a label or a latent came and the network has none, or a latent is missing.
+            ValueError: a condition came that the network has not, or a latent is missing.
         """
         i, j, k = x.shape[-3:]
-        padded = pad_to_multiple(x, self.config.multiple)
+        told = beside(x, image, condition_channels=self.config.condition_channels)
+        padded = pad_to_multiple(told, self.config.multiple)
         folded = space_to_depth(padded, self.config.stem_factor)
         if torch.is_autocast_enabled(x.device.type):
             folded = folded.contiguous(memory_format=torch.channels_last_3d)
-        deep = call_unet(self.unet, folded, code, config=self.config, label=label, latent=latent)
-        return depth_to_space(deep, self.config.stem_factor)[..., :i, :j, :k]
+        deep = call_unet(
+            self.unet,
+            folded,
+            code,
+            config=self.config,
+            label=label,
+            latent=latent,
+            covariates=covariates,
+        )
+        out = depth_to_space(deep, self.config.stem_factor)
+        return gated(out, padded, config=self.config)[..., :i, :j, :k]

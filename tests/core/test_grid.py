@@ -104,6 +104,16 @@ def test_indices_agree_with_the_published_spacings():
     np.testing.assert_allclose(rows, [900, 800, 700, 600, 500, 400, 300, 200, 100, 0], atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [1, 7, 64, 256, 1000])
+def test_strided_leaves_out_the_last_rows(n):
+    """Rows `i floor(1000 / n)`; of 64 steps the first is row 945, where `leading` has 984."""
+    rows = grid.indices(1000, n, spacing="strided")[:-1] * 1000 - 1
+    np.testing.assert_allclose(rows, np.arange(n)[::-1] * (1000 // n), atol=1e-9)
+    if n == 64:
+        assert rows[0] == pytest.approx(945)
+        assert grid.indices(1000, n, spacing="leading")[0] * 1000 - 1 == pytest.approx(984)
+
+
 def test_more_steps_than_rows():
     with pytest.raises(ValueError, match="1 <= n <= n_train"):
         grid.indices(10, 11)
@@ -155,7 +165,7 @@ def test_shifted_keeps_its_ends_on_any_path():
         grid.shifted(path, 7, shift=0.0)
 
 
-@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace", "strided"])
 @pytest.mark.parametrize("n", [1, 3, 7, 50, 59, 1000])
 def test_neighbours_are_the_rows_of_the_grid(spacing, n):
     """Every row is followed by the next one visited, and the last by clean data."""

@@ -2,6 +2,7 @@
 
 __all__ = ["source_of"]
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from medsci.data.source import Source, as_sample
 from medsci.errors import InvalidInputError
+from medsci.training.assembly.cases import cases_of
+from medsci.training.assembly.conditioned import Conditioned, Standardised, TissueVolumes
 from medsci.training.recipe.data import (
     ArraysConfig,
-    BidsConfig,
     DataConfig,
     NiftiPatchesConfig,
     NiftiSlicesConfig,
@@ -22,6 +24,7 @@ from medsci.training.recipe.data import (
     PairsConfig,
     SimulatedCtConfig,
     SimulatedHeadsConfig,
+    SimulatedHeadVolumesConfig,
     Where,
 )
 
@@ -34,15 +37,22 @@ def source_of(data: DataConfig, *, split: Split, seed: int) -> Source:
     match data:
         case SimulatedHeadsConfig():
             return _heads(data, split=split, seed=seed)
+        case SimulatedHeadVolumesConfig():
+            return _head_volumes(data, split=split, seed=seed)
         case SimulatedCtConfig():
             return _ct(data, split=split, seed=seed)
         case PairsConfig():
             return _pairs(data, split=split)
         case ArraysConfig():
             return _arrays(data, split=split)
-    cases = _cases(data, split=split)
+    cases = cases_of(data, split=split)
     values = {case.conditions[data.label] for case in cases} if data.label else set()
-    return _labelled(_images(data, cases), data.label, values=values)
+    images = _images(data, cases)
+    if isinstance(data, NiftiVolumesConfig) and data.covariates:
+        images = Standardised(images, data.covariates)
+    if isinstance(data, NiftiVolumesConfig) and data.tissue_covariates and data.voxel_size_mm:
+        images = TissueVolumes(images, voxel_ml=math.prod(data.voxel_size_mm) / 1000.0)
+    return _labelled(images, data.label, values=values)
 
 
 def _heads(data: SimulatedHeadsConfig, *, split: Split, seed: int) -> Source:
@@ -57,6 +67,20 @@ def _heads(data: SimulatedHeadsConfig, *, split: Split, seed: int) -> Source:
         cache_dir=data.cache_dir,
         pixel_mm=data.pixel_mm,
     )
+
+
+def _head_volumes(data: SimulatedHeadVolumesConfig, *, split: Split, seed: int) -> Source:
+    from medsci.data.head_volumes import SimulatedHeadVolumes
+
+    source = SimulatedHeadVolumes(
+        n_heads=data.n_heads if split == "train" else data.n_validation_heads,
+        size=data.size,
+        voxel_mm=data.voxel_mm,
+        seed=seed,
+        split=split,
+        cache_dir=data.cache_dir,
+    )
+    return Conditioned(source, covariates=data.covariates, coarser=data.low_resolution_factor)
 
 
 def _ct(data: SimulatedCtConfig, *, split: Split, seed: int) -> Source:
@@ -93,42 +117,26 @@ def _images(data: Images, cases: Any) -> Source:
             from medsci.data.augment import Augmentation
             from medsci.data.nifti_volumes import NiftiVolumes
 
-            change = Augmentation(mirror=data.mirror, max_shift=data.max_shift, gain=data.gain)
-            return NiftiVolumes(cases, size=data.size, augmentation=change, **known)
+            change = Augmentation(
+                mirror=data.mirror,
+                max_shift=data.max_shift,
+                gain=data.gain,
+                max_rotation_deg=data.max_rotation_deg,
+            )
+            maps = None if data.labels is None else (data.labels.suffix, data.labels.values)
+            return NiftiVolumes(
+                cases,
+                size=data.size,
+                augmentation=change,
+                value_range=data.value_range,
+                labels=maps,
+                **known,
+            )
         case NiftiPatchesConfig():
             from medsci.data.nifti_patches import NiftiPatches, PatchLaw
 
             law = PatchLaw(data.foreground, per_volume=data.per_volume, mirror=data.mirror)
             return NiftiPatches(cases, size=data.size, axis=data.axis, law=law, **known)
-
-
-def _cases(data: Images, *, split: Split) -> Any:
-    from medsci.data.bids import Bids
-    from medsci.data.listing import list_cases
-
-    bids = None if data.bids is None else _bids(data.bids, Bids)
-    known: dict[str, Any] = {"bids": bids, "conditions": (data.label,) if data.label else ()}
-    if data.files is not None:
-        return list_cases(
-            data.files,
-            split=split,
-            validation_fraction=data.validation_fraction,
-            split_seed=data.split_seed,
-            **known,
-        )
-    train = list_cases(data.train or "", **known)
-    if split == "train":
-        return train
-    return list_cases(data.validation or "", vocabulary=train.vocabulary, **known)
-
-
-def _bids(config: BidsConfig, make: Any) -> Any:
-    return make(
-        config.suffix,
-        datatype=config.datatype,
-        sessions=config.sessions,
-        subjects=config.subjects,
-    )
 
 
 def _arrays(data: ArraysConfig, *, split: Split) -> Source:

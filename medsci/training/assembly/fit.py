@@ -22,7 +22,7 @@ def check_fit(recipe: TrainRecipe, sources: Mapping[str, Source]) -> tuple[int, 
 
     Raises:
         InvalidInputError: a source has no items, or samples of another number of channels or
-            dimensions than the network, or labels that it does not know.
+            dimensions than the network, or labels or conditions that it does not know.
         WeightsError: the teacher is missing or damaged.
     """
     network: Any = getattr(recipe, "network", None)
@@ -41,6 +41,8 @@ def check_fit(recipe: TrainRecipe, sources: Mapping[str, Source]) -> tuple[int, 
                 "take data without, or a network with n_labels"
             )
         _check_labels(source, int(network.n_labels), split=split)
+        for key, name in (("n_covariates", "covariates"), ("condition_channels", "image")):
+            _check_condition(sample.get(name), network, key=key, where=f"{whose}.{key}: {split}")
     words = {tuple(getattr(source, "labels", ())) for source in sources.values()}
     if len(words) > 1:
         listed = " and ".join(", ".join(some) or "none" for some in sorted(words))
@@ -74,6 +76,14 @@ def _check_shape(shape: Sequence[int], network: Any, *, where: str, whose: str) 
                 f"{whose}.{key}: {where} have samples {tuple(shape)} of {shape[0]} channels, "
                 f"the network {have}; change one of them"
             )
+
+
+def _check_condition(given: Tensor | None, network: Any, *, key: str, where: str) -> None:
+    have, wanted = 0 if given is None else len(given), int(getattr(network, key, 0))
+    if have != wanted:
+        raise InvalidInputError(
+            f"{where} data have {have}, the network takes {wanted}; change one of them"
+        )
 
 
 def _check_labels(source: Source, n_labels: int, *, split: str) -> None:

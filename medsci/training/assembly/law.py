@@ -1,6 +1,13 @@
 """From the sections about the loss to a regression."""
 
-__all__ = ["build_metric", "build_regression", "build_time_law", "build_weight", "perceptual_terms"]
+__all__ = [
+    "build_dropout",
+    "build_metric",
+    "build_regression",
+    "build_time_law",
+    "build_weight",
+    "perceptual_terms",
+]
 
 import math
 from typing import Any
@@ -118,13 +125,34 @@ def perceptual_terms(config: PerceptualConfig | None) -> dict[str, Any]:
     return {"x0_metric": Sum(((config.weight, distance),)), "x0_weight": TimePower(-1.0)}
 
 
+def build_dropout(recipe: PriorRecipe) -> ConditionDropout | None:
+    """Return how conditions are hidden, or None where they never are.
+
+    The label goes with `label_dropout`; covariates and image each go with `condition_dropout`,
+    and each covariate by itself with half of it.
+    """
+    p = recipe.condition_dropout
+    null: dict[str, Any] = {}
+    alone: dict[str, float] = {}
+    if recipe.label_dropout:
+        null["label"] = torch.tensor([recipe.network.n_labels])
+    if p and getattr(recipe.network, "n_covariates", 0):
+        null["covariates"], alone["covariates"] = math.nan, p
+    if p and getattr(recipe.network, "condition_channels", 0):
+        null["image"], alone["image"] = math.nan, p
+    if not null:
+        return None
+    entries = {"covariates": 0.5 * p} if "covariates" in null else {}
+    return ConditionDropout(recipe.label_dropout, null, alone=alone, entries=entries)
+
+
 def build_regression(recipe: PriorRecipe) -> Regression:
     """Return the loss of a prior."""
     n_labels = recipe.network.n_labels
     extra = perceptual_terms(recipe.perceptual)
-    if recipe.label_dropout:
-        null = {"label": torch.tensor([n_labels])}
-        extra["dropout"] = ConditionDropout(recipe.label_dropout, null)
+    dropout = build_dropout(recipe)
+    if dropout is not None:
+        extra["dropout"] = dropout
     return Regression(
         time_law=build_time_law(recipe.time_law, sigma_data=recipe.sigma_data),
         metric=build_metric(recipe.metric),

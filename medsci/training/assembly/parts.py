@@ -62,7 +62,20 @@ def build_parts(recipe: TrainRecipe) -> Parts:
 
     Raises:
         WeightsError: a model that the recipe names is missing or damaged.
+        InvalidInputError: the network cannot be trained as `trainer` says.
     """
+    parts = _parts_of(recipe)
+    if recipe.trainer.checkpoint_activations:
+        from medsci.nets.checkpointing import checkpoint_activations
+
+        try:
+            checkpoint_activations(parts.denoiser.net)
+        except ValueError as error:
+            raise InvalidInputError(f"trainer.checkpoint_activations: {error}") from error
+    return parts
+
+
+def _parts_of(recipe: TrainRecipe) -> Parts:
     match recipe:
         case PriorRecipe():
             regression = build_regression(recipe)

@@ -21,7 +21,14 @@ from medsci.models.config import (
 )
 from medsci.nets.config import NetworkConfig, UNet2dConfig
 from medsci.training.recipe.base import Frozen, Probability, Seed
-from medsci.training.recipe.data import DataConfig, PairsConfig, channels_of, label_of, rank_of
+from medsci.training.recipe.data import (
+    DataConfig,
+    PairsConfig,
+    channels_of,
+    conditions_of,
+    label_of,
+    rank_of,
+)
 from medsci.training.recipe.gan import DiscriminatorConfig, ReconstructionConfig
 from medsci.training.recipe.law import (
     AsPredictedConfig,
@@ -76,7 +83,9 @@ class PriorRecipe(TrainRecipe):
     """Train a denoiser of images, with or without labels, from data.
 
     `init` names a stored model of the same network to start from. `label_dropout` is the fraction
-    of samples whose label is hidden, so that the model can be guided.
+    of samples whose label is hidden, so that the model can be guided. `condition_dropout` does the
+    same for covariates and for the condition image, independently, and hides each single covariate
+    with half that probability, so that any part of them may be given.
     """
 
     task: Literal["prior"] = "prior"
@@ -93,6 +102,7 @@ class PriorRecipe(TrainRecipe):
     perceptual: PerceptualConfig | None = None
     coupling: CouplingConfig = IndependentConfig()
     label_dropout: Probability = 0.0
+    condition_dropout: Probability = 0.0
 
     @model_validator(mode="after")
     def _network_fits(self) -> "PriorRecipe":
@@ -101,6 +111,18 @@ class PriorRecipe(TrainRecipe):
         if self.label_dropout and not self.network.n_labels:
             raise ValueError("label_dropout: the network has no labels; set network.n_labels")
         _check_labels(self.network, self.data)
+        _check_conditions(self.network, self.data)
+        if self.condition_dropout and not _takes_conditions(self.network):
+            raise ValueError(
+                "condition_dropout: the network takes no covariates and no image; set "
+                "network.n_covariates or network.condition_channels"
+            )
+        mixes = self.coupling.kind not in ("independent", "knn")
+        if mixes and _takes_conditions(self.network):
+            raise ValueError(
+                f"coupling.kind: {self.coupling.kind} makes the noise depend on covariates and "
+                "image, which sampling cannot repeat; choose independent"
+            )
         if getattr(self.network, "latent_dim", 0):
             raise ValueError(
                 "network.latent_dim: a prior draws no latent; leave it 0, or task: gan"
@@ -142,6 +164,7 @@ class GanRecipe(TrainRecipe):
         _check_channels(self.network, self.data)
         _check_rows(self.time_code, self.path)
         _check_labels(self.network, self.data)
+        _check_conditions(self.network, self.data)
         if not hasattr(self.network, "latent_dim"):
             raise ValueError(
                 f"network.kind: {self.network.kind} takes no latent; "
@@ -236,3 +259,22 @@ def _check_labels(network: NetworkConfig, data: DataConfig) -> None:
         raise ValueError("network.n_labels: data.label is set; say how many labels there are")
     if n_labels and label_of(data) is None and not isinstance(data, PairsConfig):
         raise ValueError("data.label: the network has labels; name the column that holds them")
+
+
+def _takes_conditions(network: NetworkConfig) -> bool:
+    return any(getattr(network, key, 0) for key in ("n_covariates", "condition_channels"))
+
+
+def _check_conditions(network: NetworkConfig, data: DataConfig) -> None:
+    for key, wanted in (conditions_of(data) or {}).items():
+        have = int(getattr(network, key, 0))
+        if have == wanted:
+            continue
+        if not hasattr(network, key):
+            raise ValueError(
+                f"network.kind: {network.kind} takes no such conditions as the data have "
+                f"({key} {wanted}); choose unet_2d or unet_3d, or data without"
+            )
+        raise ValueError(
+            f"network.{key}: the data have {wanted}, the network takes {have}; set it to {wanted}"
+        )

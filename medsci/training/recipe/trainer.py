@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from medsci.models.config import CovariateConfig, Orientation
 from medsci.training.recipe.base import Frozen, Seed
 
 
@@ -37,6 +38,9 @@ class TrainerConfig(Frozen):
     early and saves; the schedule stays bound to `max_steps`, so that a run resumed after it ends
     up where an uninterrupted one would. `threads` is the number of CPU threads of each process.
 
+    `checkpoint_activations` computes the inside of residual blocks a second time on the way back:
+    the same gradients in about a third of the memory and a third more time.
+
     `devices` and `nodes` are taken from torchrun or SLURM where one of them started the process.
     `strategy` is how processes share the work: `ddp` copies the model, `fsdp` shards weights,
     averages and optimiser states.
@@ -58,6 +62,7 @@ class TrainerConfig(Frozen):
     tensorboard: bool = True
     workers: NonNegativeInt = 0
     threads: PositiveInt | None = None
+    checkpoint_activations: bool = False
 
     @model_validator(mode="after")
     def _parts_divide(self) -> "TrainerConfig":
@@ -86,7 +91,12 @@ class SamplesConfig(Frozen):
 
 
 class CardConfig(Frozen):
-    """What the model card and the stored configuration say in words."""
+    """What the model card and the stored configuration say in words.
+
+    `orientation` is where the axes of volumes point to; `value_range` is set where all data lie
+    between two numbers; `covariates` describes the numbers that the network is conditioned on,
+    and need not be given for simulated head volumes, which know theirs.
+    """
 
     title: str = ""
     licence: str = "Apache-2.0"
@@ -97,3 +107,6 @@ class CardConfig(Frozen):
     intensity: str = "99th percentile of the magnitude is 1"
     window_hu: tuple[float, float] | None = None
     voxel_size_mm: tuple[PositiveFloat, ...] = ()
+    orientation: Orientation = "RAS"
+    value_range: tuple[float, float] | None = None
+    covariates: tuple[CovariateConfig, ...] = ()
