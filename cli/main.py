@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 import medsci
-from medsci.cli import convert, data, doctor, models, recon, restore, train
+from medsci.cli import brain, convert, data, doctor, models, recon, restore, train
 from medsci.cli.talk import Talk
 from medsci.errors import ExitCode
 from medsci.pipelines.failure import explain
@@ -29,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: half the start-up time, and it reads well anywhere
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(brain.app, name="brain")
 app.add_typer(recon.app, name="recon")
 app.command(name="restore")(restore.restore)
 app.command(name="convert")(convert.convert)

@@ -72,6 +72,21 @@ def restore(
         Literal["circular", "zero", "reflect"],
         typer.Option(help="deblur: what lies beyond the border."),
     ] = "reflect",
+    thickness: Annotated[
+        float | None,
+        typer.Option(help="Prior of volumes: slice thickness in mm. Default: slice distance."),
+    ] = None,
+    centre: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,Z",
+            help="Prior of volumes: middle of the brain in world mm (RAS+). Default: found.",
+        ),
+    ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option("--labels", help="Prior of volumes: write tissues to OUTPUT_labels.nii.gz."),
+    ] = False,
     set_: Annotated[
         str | None,
         typer.Option("--set", metavar="NAME=VALUE,...", help="Further options of the method."),
@@ -101,11 +116,14 @@ def restore(
     verbose: Verbose = 0,
     as_json: Json = False,
 ) -> None:
-    """Restore images with a diffusion prior of axial slices.
+    """Restore images with a diffusion prior of axial slices, or of whole volumes.
 
     Writes the restored image in the input's own type and grid (superres: a finer grid that covers
-    the same voxels), the standard deviation of the samples if several are drawn, for bias the
-    field, and a sidecar with how it was made.
+    the same voxels, or the grid of a prior of volumes), the standard deviation of the samples if
+    several are drawn, for bias the field, tissues if asked for, and a sidecar with how it was made.
+
+    A prior of volumes (--prior brain-t1-small) takes any orientation and slice thickness and
+    restores what its own voxels resolve, 4 mm there.
     """
     from medsci.pipelines.device import use_threads
     from medsci.pipelines.restore import RestoreJob, restore_cases
@@ -124,6 +142,8 @@ def restore(
         axes=axes,
         fwhm_mm=fwhm,
         boundary=boundary,
+        thickness_mm=thickness,
+        centre_mm=_point(centre),
         seed=draw_seed() if seed is None else seed,
         chunk=chunk,
         device=device,
@@ -135,6 +155,7 @@ def restore(
         prior=prior,
         mask=mask,
         std=std,
+        labels=labels,
         reference=reference,
         existing=existing_of(overwrite, skip_existing),
         timings=timings,
@@ -150,3 +171,13 @@ def _options(text: str | None) -> dict[str, str]:
         if not (name.strip() and sign and value.strip()):
             raise UsageError(f"--set is {text!r}; give NAME=VALUE, and commas between several")
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _point(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--centre is {text!r}; give three numbers X,Y,Z in mm") from error
+    return x, y, z

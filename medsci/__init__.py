@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     "core", "imaging", "operators", "nets", "metrics", "data",
-    "inverse", "training", "models", "report", "recon", "pde", "pipelines", "cli", "errors",
+    "inverse", "training", "models", "report", "recon", "brain", "pde", "pipelines", "cli",
+    "errors",
 )  # fmt: skip
 
 

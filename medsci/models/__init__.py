@@ -4,6 +4,8 @@ __all__ = [
     "AdapterConfig",
     "AdapterUse",
     "Conversion",
+    "CovariateConfig",
+    "MedforjPrediction",
     "ModelConfig",
     "ModelInfo",
     "SamplerHint",
@@ -11,6 +13,7 @@ __all__ = [
     "TeacherConfig",
     "build_path",
     "convert_checkpoint",
+    "ema_from_checkpoints",
     "export_model",
     "find_model",
     "import_model",
@@ -18,6 +21,7 @@ __all__ = [
     "list_models",
     "load_adapter_state",
     "load_denoiser",
+    "load_medforj",
     "save_adapter",
     "save_denoiser",
     "search_folders",
@@ -31,9 +35,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medsci.models.adapter import AdapterConfig, load_adapter_state, save_adapter
+    from medsci.models.averaging import ema_from_checkpoints
     from medsci.models.card import write_card
     from medsci.models.config import (
         AdapterUse,
+        CovariateConfig,
         ModelConfig,
         SamplerHint,
         TabulatedConfig,
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from medsci.models.convert import Conversion, convert_checkpoint
     from medsci.models.exporting import export_model
     from medsci.models.importing import import_model
+    from medsci.models.medforj import MedforjPrediction, load_medforj
     from medsci.models.store import (
         ModelInfo,
         find_model,
@@ -59,6 +66,8 @@ _HOMES = {
     "AdapterConfig": "adapter",
     "AdapterUse": "config",
     "Conversion": "convert",
+    "CovariateConfig": "config",
+    "MedforjPrediction": "medforj",
     "ModelConfig": "config",
     "ModelInfo": "store",
     "SamplerHint": "config",
@@ -66,6 +75,7 @@ _HOMES = {
     "TeacherConfig": "config",
     "build_path": "config",
     "convert_checkpoint": "convert",
+    "ema_from_checkpoints": "averaging",
     "export_model": "exporting",
     "find_model": "store",
     "import_model": "importing",
@@ -73,6 +83,7 @@ _HOMES = {
     "list_models": "store",
     "load_adapter_state": "adapter",
     "load_denoiser": "store",
+    "load_medforj": "medforj",
     "save_adapter": "adapter",
     "save_denoiser": "store",
     "search_folders": "store",

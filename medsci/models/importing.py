@@ -197,6 +197,8 @@ def _medforj(
     about = {
         "training_size": (192, 224, 192),
         "voxel_size_mm": (1.0, 1.0, 1.0),
+        "orientation": "LPS",
+        "value_range": (-1.0, 1.0),
         "data": "T1-weighted heads, 1 mm, axes to the left, back and top.",
     }
     described, named = _monai(state, {**about, **fields, **_MEDFORJ[word]})

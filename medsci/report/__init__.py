@@ -1,6 +1,7 @@
 """Pictures and self-contained HTML reports. Names are imported when they are first used."""
 
 __all__ = [
+    "BrainPictures",
     "Cell",
     "Column",
     "Figure",
@@ -10,6 +11,7 @@ __all__ = [
     "Score",
     "Section",
     "Table",
+    "brain_report",
     "curve",
     "format_number",
     "recon_report",
@@ -24,6 +26,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medsci.report.brain import BrainPictures, brain_report
     from medsci.report.curves import curve
     from medsci.report.document import (
         Cell,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from medsci.report.recon import ReconImages, Score, recon_report, recon_score
 
 _HOME = {
+    "BrainPictures": "brain",
     "Cell": "document",
     "Column": "document",
     "Figure": "document",
@@ -49,6 +53,7 @@ _HOME = {
     "Score": "recon",
     "Section": "document",
     "Table": "document",
+    "brain_report": "brain",
     "curve": "curves",
     "format_number": "document",
     "recon_report": "recon",
