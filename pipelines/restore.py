@@ -16,8 +16,10 @@ from medsci.pipelines import Progress
 from medsci.pipelines.cases import Case, CaseReport, find_cases, run_cases
 from medsci.pipelines.device import choose_device, warn_if_busy
 from medsci.pipelines.outputs import Existing, check_outputs, existing_file, staged
+from medsci.pipelines.restore_volume import check_fits, restored_by, units_of
 from medsci.pipelines.run import Option, Run, sha256_of, sidecar_of
 from medsci.recon.restore_settings import PriorUnits, RestoreSettings
+from medsci.recon.volume_frame import VolumePrior
 
 if TYPE_CHECKING:
     from medsci.imaging import Volume
@@ -45,6 +47,7 @@ class RestoreJob:
         prior: name or folder of a stored denoiser.
         mask: of inpainting; in a batch a folder with a mask of every image's name.
         std: uncertainty map to write; `OUT_std.nii.gz` if None and more than one sample is drawn.
+        labels: whether to write `OUT_labels.nii.gz`, of a prior of volumes that knows tissues.
         reference: truth on the grid of the result, to compare with.
         existing: what to do about an output that is there.
         timings: record wall time in the sidecar, which then differs from run to run.
@@ -54,6 +57,7 @@ class RestoreJob:
     prior: str = "brain-t1-2d"
     mask: Path | None = None
     std: Path | None = None
+    labels: bool = False
     reference: Path | None = None
     existing: Existing = "refuse"
     timings: bool = False
@@ -65,17 +69,25 @@ class RestoreJob:
             raise UsageError(f"--mask belongs to the task inpaint, not to {self.settings.task}")
         if self.std is not None and self.settings.n_samples < 2:
             raise UsageError("--std needs at least --samples 2; one sample has no spread")
+        if self.labels and not self.settings.needs_prior:
+            raise UsageError(
+                f"--labels came, but the method {self.settings.chosen} uses no prior and knows no "
+                "tissues; choose another --method"
+            )
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class RestorePrior:
-    """A denoiser ready to run, with what scaling and a record need to know of it."""
+    """A denoiser ready to run, with what scaling and a record need to know of it.
+
+    `units` are those of a prior of slices, or of one of volumes.
+    """
 
     name: str
     sha256: str
     denoiser: Any
-    units: PriorUnits
+    units: PriorUnits | VolumePrior
 
 
 def load_restore_prior(name: str, *, settings: RestoreSettings) -> RestorePrior:
@@ -87,7 +99,7 @@ def load_restore_prior(name: str, *, settings: RestoreSettings) -> RestorePrior:
     from medsci.models import load_denoiser, verify_model
 
     info = verify_model(name)
-    units = PriorUnits.of(info.config)
+    units = units_of(info.config)
     denoiser = load_denoiser(name, device=settings.device, precision=settings.precision)
     return RestorePrior(info.name, info.config.sha256, denoiser, units)
 
@@ -127,7 +139,6 @@ def restore_file(
     job = _resolved(job)
 
     from medsci.imaging import read_nifti
-    from medsci.recon.restoration import restore
 
     volume = read_nifti(source)
     mask = None if job.mask is None else read_nifti(job.mask)
@@ -135,14 +146,9 @@ def restore_file(
     if prior is None and job.settings.needs_prior:
         prior = load_restore_prior(job.prior, settings=job.settings)
         warn_if_busy()
-    found = restore(
-        volume,
-        None if prior is None else prior.denoiser,
-        settings=job.settings,
-        units=None if prior is None else prior.units,
-        mask=mask,
-        progress=progress,
-    )
+    if prior is not None:
+        check_fits(prior, job.settings, labels=job.labels)
+    found = restored_by(prior, volume, settings=job.settings, mask=mask, progress=progress)
     scores = _scores(found, volume, reference)
     seconds = time.perf_counter() - start
     record: dict[str, Any] = {"Metrics": scores} if scores else {}
@@ -240,7 +246,8 @@ def _files(job: RestoreJob, output: Path) -> dict[str, Path]:
     if std is None and job.settings.n_samples > 1:
         std = output.with_name(f"{stem}_std{suffix}")
     field = output.with_name(f"{stem}_field{suffix}") if job.settings.task == "bias" else None
-    found = {"std": std, "field": field, "sidecar": sidecar_of(output)}
+    labels = output.with_name(f"{stem}_labels{suffix}") if job.labels else None
+    found = {"std": std, "field": field, "labels": labels, "sidecar": sidecar_of(output)}
     return {kind: path for kind, path in found.items() if path} | {"restored": output}
 
 
@@ -258,6 +265,8 @@ def _run(job: RestoreJob, source: Path, output: Path, *, prior: RestorePrior | N
         "axes": s.axes if s.task == "superres" else None,
         "fwhm": s.fwhm_mm,
         "boundary": s.boundary if s.task == "deblur" else None,
+        "thickness": s.thickness_mm,
+        "centre": None if s.centre_mm is None else ",".join(f"{x:g}" for x in s.centre_mm),
         "set": ",".join(f"{k}={v}" for k, v in s.options.items()) or None,
         "device": s.device,
         "precision": s.precision,
@@ -285,6 +294,8 @@ def _write(
         for kind, extra in (("std", found.std), ("field", found.bias_field)):
             if kind in place and extra is not None:
                 write_nifti(extra, place[kind], dtype="float32", overwrite=True)
+        if "labels" in place and found.labels is not None:
+            write_nifti(found.labels, place["labels"], overwrite=True)
         sidecar = {
             "Description": _DONE[found.info["task"]],
             "Sources": [run.input.name],

@@ -3,6 +3,12 @@
 Solvers work on *states*, what the prior was trained on: `(n, channels, *space)`, real. Operators
 work on *images*: `(n, *space)`, real or complex. A complex image has the channels real and
 imaginary part, a real one has one channel. `n` counts slices of a volume, or independent images.
+
+A prior of whole volumes has states `(1, channels, i, j, k)`. With one channel nothing changes. With
+several, of which the data may show one only, the image is the state (`layout="plain"`) and the
+operator begins with the choice of a channel, `W @ ChannelOp(0, n_channels=4)`; an affine scale
+between data and channel goes into y.
+
 Inner products of states are real, so `normal` and `rhs` are those of the real least-squares problem
 `|A x - y|^2 / 2` on states.
 """
@@ -53,7 +59,8 @@ class Measurement:
         n_data: how many real numbers were measured; all of y if None. Give it where y holds zeros
             in the place of what was not measured.
         layout: how images become states: `real` adds a channel axis, `complex` splits into two
-            channels, `plain` leaves them as they are; `auto` decides by the type of `A^H y`.
+            channels, `plain` leaves them as they are; `auto` decides by the type of `A^H y`, and
+            never for `plain`.
     """
 
     y: Tensor
@@ -92,7 +99,17 @@ class Measurement:
         return image.unsqueeze(1) if self._kind == "real" else image
 
     def image(self, state: Tensor) -> Tensor:
-        """Return a state as the operator sees it; the inverse of `state`."""
+        """Return a state as the operator sees it; the inverse of `state`.
+
+        Raises:
+            ValueError: the state has another number of channels than the layout.
+        """
+        expected = {"complex": 2, "real": 1}.get(self._kind)
+        if expected is not None and state.shape[1] != expected:
+            raise ValueError(
+                f"a state of shape {tuple(state.shape)} came for images of layout {self._kind}, "
+                f"which have {expected} channel(s); pick one by ChannelOp and give layout='plain'"
+            )
         if self._kind == "complex":
             return torch.complex(state[:, 0].contiguous(), state[:, 1].contiguous())
         return state.squeeze(1) if self._kind == "real" else state

@@ -12,6 +12,7 @@ __all__ = [
     "SimulateCtSettings",
     "SimulateSettings",
     "UnitsWarning",
+    "VolumePrior",
     "birdcage_maps",
     "cartesian_mask",
     "correct_bias",
@@ -31,6 +32,7 @@ __all__ = [
     "reconstruct",
     "reconstruct_ct",
     "restore",
+    "restore_volume",
     "sense_cg",
     "simulate_ct",
     "simulate_kspace",
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     from medsci.recon.sampling import posterior, reconstruct
     from medsci.recon.settings import ReconSettings, SimulateSettings
     from medsci.recon.simulate import simulate_kspace
+    from medsci.recon.volume_frame import VolumePrior
+    from medsci.recon.volume_restoration import restore_volume
 
 _HOMES = {
     "CtEncoding": "ct_encoding",
@@ -81,6 +85,7 @@ _HOMES = {
     "SimulateCtSettings": "ct_settings",
     "SimulateSettings": "settings",
     "UnitsWarning": "hounsfield",
+    "VolumePrior": "volume_frame",
     "birdcage_maps": "coils",
     "cartesian_mask": "masks",
     "correct_bias": "bias_field",
@@ -100,6 +105,7 @@ _HOMES = {
     "reconstruct": "sampling",
     "reconstruct_ct": "ct_sampling",
     "restore": "restoration",
+    "restore_volume": "volume_restoration",
     "sense_cg": "baselines",
     "simulate_ct": "ct_simulation",
     "simulate_kspace": "simulate",

@@ -40,12 +40,14 @@ class Restored:
             was asked for.
         std: standard deviation of the samples per voxel, float32; None for one sample.
         bias_field: the multiplicative field that was divided out, float32; of the task `bias`.
+        labels: of a prior of volumes that knows tissues: which one prevails, uint8, 0 for none.
         info: what was done, as plain numbers and words for a sidecar.
     """
 
     mean: Volume
     std: Volume | None = None
     bias_field: Volume | None = None
+    labels: Volume | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
 

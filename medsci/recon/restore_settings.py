@@ -73,6 +73,10 @@ class RestoreSettings:
             plane otherwise.
         fwhm_mm: of deblurring: width of the Gaussian point spread within slices.
         boundary: of deblurring: what lies beyond the border.
+        thickness_mm: of a prior of volumes: full width of the profile of the slices, where it is
+            not their distance.
+        centre_mm: of a prior of volumes: world position of the middle of the brain's bounding box;
+            found from the outline of the head if None.
         seed: the only randomness.
         chunk: slices per network call; changes memory and speed only.
         device: where to compute.
@@ -89,6 +93,8 @@ class RestoreSettings:
     axes: Axes = "auto"
     fwhm_mm: float | None = None
     boundary: Boundary = "reflect"
+    thickness_mm: float | None = None
+    centre_mm: tuple[float, float, float] | None = None
     seed: int = 0
     chunk: int | None = None
     device: str = "cpu"
@@ -112,6 +118,10 @@ class RestoreSettings:
             raise UsageError(f"factor={self.factor} came; give a whole number from 2")
         if self.task == "deblur":
             _check_width(self.fwhm_mm)
+        if self.thickness_mm is not None:
+            _check_positive("thickness_mm", self.thickness_mm)
+        if self.centre_mm is not None and not all(map(math.isfinite, self.centre_mm)):
+            raise UsageError(f"centre_mm={self.centre_mm} came; give a finite position in mm")
         self._check_method()
 
     @property
@@ -150,5 +160,9 @@ def _check_width(fwhm_mm: float | None) -> None:
         raise UsageError(
             "deblurring needs the width of the blur; give its full width at half maximum in mm"
         )
-    if not (math.isfinite(fwhm_mm) and fwhm_mm > 0.0):
-        raise UsageError(f"fwhm_mm={fwhm_mm} came; give a positive width in mm")
+    _check_positive("fwhm_mm", fwhm_mm)
+
+
+def _check_positive(name: str, width_mm: float) -> None:
+    if not (math.isfinite(width_mm) and width_mm > 0.0):
+        raise UsageError(f"{name}={width_mm} came; give a positive width in mm")
