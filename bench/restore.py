@@ -164,6 +164,7 @@ class Bench:
         return {
             "input": spread(biased.array),
             "default (n4)": spread(self.ours(biased, task="bias")),
+            "prior": spread(self.ours(biased, task="bias", method="prior")),
         }
 
 
