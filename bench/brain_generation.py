@@ -115,8 +115,8 @@ def conditions(model: Model, real: list[Head], *, guidance: float) -> dict[str, 
     return found
 
 
-def mosaic(volumes: list[np.ndarray], path: Path, *, n_columns: int = 4) -> None:
-    """Draw three planes of every volume: sagittal, coronal, axial."""
+def mosaic(volumes: list[np.ndarray], path: Path, *, n_columns: int = 2) -> None:
+    """Draw three planes of every volume, sagittal, coronal, axial: generated left, real right."""
     from PIL import Image
 
     tiles = []
@@ -133,7 +133,7 @@ def mosaic(volumes: list[np.ndarray], path: Path, *, n_columns: int = 4) -> None
     ]
     grey = np.clip(np.concatenate(rows), 0.0, 0.85) / 0.85
     picture = Image.fromarray(np.uint8(np.round(255.0 * grey)))
-    picture = picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.BICUBIC)
+    picture = picture.resize((picture.width * 3, picture.height * 3), Image.Resampling.BILINEAR)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
 
@@ -190,7 +190,8 @@ def main() -> None:
     train = simulated(model.frame, split="train", n=2 * options.n, cache=options.cache)
     made = model.heads(options.n, seed=0)
     if options.mosaic is not None:
-        mosaic([head.image for head in made[:8] + real[:8]], options.mosaic)
+        pairs = zip(made[:3], real[:3], strict=True)
+        mosaic([head.image for pair in pairs for head in pair], options.mosaic)
     figures = tables([real, made, train], model.frame)
     figures["conditions"] = conditions(model, real, guidance=options.guidance)
     for name, value in figures["conditions"].items():
