@@ -28,6 +28,7 @@ from medsci.operators import IdentityOp, LinearOp
 from medsci.operators.blur import BlurOp
 from medsci.operators.downsample import DownsampleOp
 from medsci.operators.mask import MaskOp
+from medsci.recon.holes import holes_of
 from medsci.recon.restore_noise import estimate_noise
 from medsci.recon.restore_settings import PriorUnits, RestoreSettings
 
@@ -266,25 +267,7 @@ def _mask_of(mask: Volume | None, volume: Volume, slices: Slices) -> Bool[Tensor
         raise InvalidInputError(
             "inpainting needs a mask; give one that is not 0 where the image is to be replaced"
         )
-    if mask.shape[:3] != volume.shape[:3] or set(mask.shape[3:]) - {1}:
-        raise InvalidInputError(
-            f"the mask has shape {mask.shape} but the image {volume.shape}; "
-            "draw it on, or resample it to, the grid of the image"
-        )
-    if not mask.same_geometry(volume):
-        raise InvalidInputError(
-            f"the mask ({mask!r}) lies elsewhere than the image ({volume!r}); resample it to the "
-            "grid of the image"
-        )
-    if mask.n_nonfinite:
-        raise InvalidInputError(f"{mask.n_nonfinite} voxels of the mask are NaN; write 0 or 1")
-    holes = (
-        replace(volume, array=mask.array.reshape(mask.shape[:3]) != 0)
-        .canonical()
-        .array.transpose(2, 1, 0)
-    )
-    if not holes.any():
-        raise InvalidInputError("the mask is empty; mark what is to be replaced by 1")
+    holes = replace(volume, array=holes_of(mask, volume)).canonical().array.transpose(2, 1, 0)
     return torch.from_numpy(np.ascontiguousarray(holes)).to(slices.values.device)
 
 

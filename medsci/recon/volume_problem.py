@@ -16,7 +16,7 @@ from typing import Any, cast, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from medsci.core import Path
@@ -27,6 +27,7 @@ from medsci.inverse.measurement import Measurement
 from medsci.operators.channel import ChannelOp
 from medsci.operators.mask import MaskOp
 from medsci.operators.resample import ResampleOp
+from medsci.recon.holes import holes_of
 from medsci.recon.restore_noise import estimate_noise
 from medsci.recon.restore_settings import RestoreSettings
 from medsci.recon.volume_frame import VolumePrior, brain_centre_mm, thinned
@@ -112,6 +113,8 @@ def volume_problem(
             positive values.
     """
     holes = None if mask is None else holes_of(mask, volume)
+    if holes is not None and holes.all():
+        raise InvalidInputError("the mask covers the whole image; leave something to go by")
     values = volume.array.astype(np.float32)
     if field is not None:
         values = values / field.array
@@ -150,33 +153,6 @@ def volume_problem(
         "intensity_scale": scale,
     }
     return VolumeProblem(measured, box, seen, prior, scale, info)
-
-
-def holes_of(mask: Volume, volume: Volume) -> Bool[np.ndarray, "i j k"]:
-    """Return where a mask on the same grid is not 0.
-
-    Raises:
-        InvalidInputError: it lies elsewhere, holds NaN, or marks nothing or everything.
-    """
-    if mask.shape[:3] != volume.shape[:3] or set(mask.shape[3:]) - {1}:
-        raise InvalidInputError(
-            f"the mask has shape {mask.shape} but the image {volume.shape}; "
-            "draw it on, or resample it to, the grid of the image"
-        )
-    if not mask.same_geometry(volume):
-        raise InvalidInputError(
-            f"the mask ({mask!r}) lies elsewhere than the image ({volume!r}); resample it to the "
-            "grid of the image"
-        )
-    if mask.n_nonfinite:
-        raise InvalidInputError(f"{mask.n_nonfinite} voxels of the mask are NaN; write 0 or 1")
-    holes = np.asarray(mask.array.reshape(mask.shape[:3]) != 0)
-    if not holes.any() or holes.all():
-        raise InvalidInputError(
-            f"the mask marks {int(holes.sum())} of {holes.size} voxels; mark what is to be "
-            "replaced by 1 and leave something to go by"
-        )
-    return holes
 
 
 def _centre(volume: Volume, settings: RestoreSettings) -> Float[np.ndarray, "3"]:

@@ -26,11 +26,12 @@ from medsci.inverse.measurement import Prior
 from medsci.inverse.methods import method_of, settings_of, solve
 from medsci.inverse.solvers.admm_tv import AdmmTvSettings
 from medsci.inverse.solvers.dds3d import Dds3dSettings
+from medsci.recon.holes import holes_of
 from medsci.recon.restoration import Restored, as_type_of
 from medsci.recon.restore_problem import check_volume
 from medsci.recon.restore_settings import RestoreSettings
 from medsci.recon.volume_frame import VolumePrior
-from medsci.recon.volume_problem import ClippedPrior, VolumeProblem, holes_of, volume_problem
+from medsci.recon.volume_problem import ClippedPrior, VolumeProblem, volume_problem
 
 Progress = Callable[[int, int, str], None]
 

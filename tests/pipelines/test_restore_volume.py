@@ -274,7 +274,7 @@ def test_says_what_is_wrong(tmp_path):
         restored(head(), "inpaint")
     with pytest.raises(InvalidInputError, match="only inpaint"):
         restored(head(), mask=head())
-    with pytest.raises(InvalidInputError, match="marks 0 of"):
+    with pytest.raises(InvalidInputError, match="mask is empty"):
         restored(head(), "inpaint", mask=head().with_array(np.zeros(head().shape)))
     moved = replace(head(), affine=head().affine + np.eye(4, k=3) * 50.0)
     with pytest.raises(InvalidInputError, match="lies elsewhere"):
