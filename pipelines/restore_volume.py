@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class _Loaded(Protocol):
-    name: str
-    denoiser: Any
-    units: PriorUnits | VolumePrior
+    @property
+    def name(self) -> str: ...
+    @property
+    def denoiser(self) -> Any: ...
+    @property
+    def units(self) -> PriorUnits | VolumePrior: ...
 
 
 def units_of(config: Any) -> PriorUnits | VolumePrior:
@@ -67,20 +70,21 @@ def restored_by(
         InvalidInputError: image or mask are not what they should be.
         UsageError: the method is not one for this prior.
     """
-    if prior is not None and isinstance(prior.units, VolumePrior):
+    units = None if prior is None else prior.units
+    denoiser: Any = None if prior is None else prior.denoiser
+    if isinstance(units, VolumePrior):
         from medsci.recon.volume_restoration import restore_volume
 
         return restore_volume(
-            volume, prior.denoiser, settings=settings, prior=prior.units, mask=mask,
-            progress=progress,
-        )  # fmt: skip
+            volume, denoiser, settings=settings, prior=units, mask=mask, progress=progress
+        )
     from medsci.recon.restoration import restore
 
     return restore(
         volume,
-        None if prior is None else prior.denoiser,
+        denoiser,
         settings=settings,
-        units=None if prior is None else prior.units,
+        units=units,
         mask=mask,
         progress=progress,
     )
