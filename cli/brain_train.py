@@ -9,6 +9,7 @@ import typer
 
 from medsci.cli.options import Device, Overwrite, Quiet, Verbose
 from medsci.cli.talk import talk_of
+from medsci.cli.train import DryRun, Overrides, PrintConfig, Resume, RunFolder
 
 
 def train(
@@ -24,24 +25,11 @@ def train(
             help="Folder of prepared volumes, or a table of them. Default: the recipe's data."
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder of the run. Default: runs/NAME."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace one entry; may be repeated."),
-    ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(help="Go on from a checkpoint, a run's folder, or auto, as if never stopped."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build everything, time a few steps.")
-    ] = False,
-    print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print the resolved recipe and stop.")
-    ] = False,
+    output: RunFolder = None,
+    overrides: Overrides = None,
+    resume: Resume = None,
+    dry_run: DryRun = False,
+    print_config: PrintConfig = False,
     device: Device = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,

@@ -1,14 +1,33 @@
 """`medsci train`: a recipe in, a model folder out."""
 
-__all__ = ["train"]
+__all__ = ["DryRun", "Overrides", "PrintConfig", "Resume", "RunFolder", "train"]
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from medsci.cli.options import Device, Overwrite, Quiet, Verbose
 from medsci.cli.talk import talk_of
+
+RunFolder: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder of the run. Default: runs/NAME."),
+]
+Overrides: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace one entry; may be repeated."),
+]
+Resume: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Go on from a checkpoint, a run's folder, or auto, as if never stopped."),
+]
+DryRun: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Build everything, time a few steps.")
+]
+PrintConfig: TypeAlias = Annotated[
+    bool, typer.Option("--print-config", help="Print the resolved recipe and stop.")
+]
 
 
 def _print_schema(asked: bool) -> bool:
@@ -26,24 +45,11 @@ def train(
     recipe: Annotated[
         str, typer.Argument(help="A YAML file, or the name of a packaged one.", show_default=False)
     ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder of the run. Default: runs/NAME."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace one entry; may be repeated."),
-    ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(help="Go on from a checkpoint, a run's folder, or auto, as if never stopped."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build everything, time a few steps.")
-    ] = False,
-    print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print the resolved recipe and stop.")
-    ] = False,
+    output: RunFolder = None,
+    overrides: Overrides = None,
+    resume: Resume = None,
+    dry_run: DryRun = False,
+    print_config: PrintConfig = False,
     schema: Annotated[
         bool,
         typer.Option(

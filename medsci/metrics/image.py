@@ -8,7 +8,7 @@ mask** (so it assumes images that start at 0, as magnitudes do). Published figur
 dB through this choice alone: state it next to the number.
 """
 
-__all__ = ["mae", "nrmse", "psnr", "ssim"]
+__all__ = ["mae", "nrmse", "psnr", "ssim", "window_mean"]
 
 from typing import Literal
 
@@ -161,15 +161,15 @@ def _ssim_map(
 ) -> Float64[np.ndarray, "..."]:
     """Return the similarity of every window; a border of 5 voxels is not meaningful."""
     c1, c2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
-    mean_x, mean_y = _window(x), _window(y)
-    var_x = _window(x * x) - mean_x**2
-    var_y = _window(y * y) - mean_y**2
-    cov = _window(x * y) - mean_x * mean_y
+    mean_x, mean_y = window_mean(x), window_mean(y)
+    var_x = window_mean(x * x) - mean_x**2
+    var_y = window_mean(y * y) - mean_y**2
+    cov = window_mean(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     return luminance * (2 * cov + c2) / (var_x + var_y + c2)
 
 
-def _window(image: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+def window_mean(image: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
     """Average every window with weights that sum to one (no sample-size correction)."""
     taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
     taps /= taps.sum()

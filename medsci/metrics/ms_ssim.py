@@ -16,7 +16,7 @@ from jaxtyping import Float64, Shaped
 
 from medsci.errors import InvalidInputError
 from medsci.metrics._arrays import Array, masked_pair
-from medsci.metrics.image import _window
+from medsci.metrics.image import window_mean
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of scales 1 to 5, Wang et al. 2003, sec. 3.2
 _TAPS = 11
@@ -112,7 +112,7 @@ def _similarities(
     """Return luminance and contrast-structure of every window that lies inside."""
     c1, c2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
     inside = (slice(_TAPS // 2, -(_TAPS // 2)),) * x.ndim
-    mean_x, mean_y, xx, yy, xy = (_window(v)[inside] for v in (x, y, x * x, y * y, x * y))
+    mean_x, mean_y, xx, yy, xy = (window_mean(v)[inside] for v in (x, y, x * x, y * y, x * y))
     luminance = (2.0 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     spread = (xx - mean_x**2) + (yy - mean_y**2)
     return luminance, (2.0 * (xy - mean_x * mean_y) + c2) / (spread + c2)
